@@ -1,0 +1,59 @@
+"""`cm2 lint IN`: whether checklists pay for the duty, and only for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cm2.cli.common import Json, emit, track
+
+SHOWN = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `lint`."""
+
+    @app.command()
+    def lint(
+        source: Annotated[str, typer.Argument(metavar="IN", help="Labelled dialogues: .jsonl, .jsonl.gz or Parquet.")],
+        output: Annotated[str | None, typer.Option("-o", "--output", help="Write a report per item (JSONL).")] = None,
+        jobs: Annotated[int, typer.Option("--jobs", "-j", help="Worker processes.")] = 1,
+        format: Annotated[str, typer.Option(help="auto, openai or nemotron.")] = "auto",
+        as_json: Json = False,
+    ) -> None:
+        """Test every item of every checklist on its own reference; exit 1 where one fails."""
+        from cm2.label.lint_run import LintConfig, lint_file
+
+        config = LintConfig(input=source, output=output, jobs=jobs, format=format)
+        summary, failed = lint_file(config, lambda tasks: track(tasks, "linting"), keep=SHOWN)
+        kinds = Table(
+            title=f"{summary.items} items of {summary.checklists} checklists in {summary.dialogues} dialogues"
+        )
+        for name in ("kind", "items", "failed", "unscored"):
+            kinds.add_column(name, justify="left" if name == "kind" else "right")
+        for kind, counts in sorted(summary.kinds.items()):
+            kinds.add_row(kind, *(str(counts[name]) for name in ("items", "failed", "unscored")))
+        kinds.add_row("all", str(summary.items), str(summary.failed), str(summary.unscored))
+        tests = Table(title="tests")
+        for name in ("test", "items tested", "items failed"):
+            tests.add_column(name, justify="left" if name == "test" else "right")
+        for test, count in summary.tested.items():
+            tests.add_row(test, str(count), str(summary.reasons.get(test, 0)))
+        notes = [
+            f"line {report.line}, dialogue {report.dialogue}, turn {report.turn}, item {report.item or '(checklist)'}: "
+            + "; ".join(f"{failure.test}: {failure.message}" for failure in report.failures)
+            for report in failed
+        ]
+        if summary.failed > len(failed):
+            notes.append(
+                f"… and {summary.failed - len(failed)} more" + ("" if output else " (-o FILE writes them all)")
+            )
+        if summary.without_checklists:
+            notes.append(f"{summary.without_checklists} dialogues have no checklist")
+        if summary.unreadable:
+            notes.append(f"{summary.unreadable} lines do not read: " + "; ".join(summary.problems))
+        emit(summary.as_json(), as_json, [kinds, tests, *notes])
+        if not summary.ok:
+            raise typer.Exit(1)

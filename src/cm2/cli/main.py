@@ -1,0 +1,92 @@
+"""The command `cm2`: one verb a file, no logic here.
+
+Every verb takes `--json` and then prints its summary as one JSON object on standard output and nothing else there;
+progress and messages go to standard error. Exit codes: 0 done, 1 a check failed, 2 wrong use or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+
+import typer
+from rich.console import Console
+
+from cm2 import __version__
+from cm2.errors import CM2Error
+
+VERBS = (  # in the order that the help shows
+    *("inspect", "filter", "label", "lint", "judge", "rollout"),
+    *("worlds", "sft", "rl", "evaluate", "report", "demo", "study"),
+)
+
+# Before torch is imported: threads that spin while they wait make a busy machine several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"cm2 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show stack traces (give it before the verb)."),
+) -> None:
+    """Checklist rewards for agents that use tools: diagnose, guard and train."""
+
+
+@functools.cache
+def _register() -> None:
+    for verb in VERBS:
+        if importlib.util.find_spec(f"cm2.cli.{verb}") is None:
+            continue
+        importlib.import_module(f"cm2.cli.{verb}").register(app)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that the module docstring names."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    argv = [arg for arg in argv if arg != "--debug"]
+    err = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        _register()
+        code = app(args=argv, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except SystemExit:
+        raise
+    except KeyboardInterrupt:
+        err.print("cm2: interrupted; what was written is kept, the same command goes on from there")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        message, code = explain(error)
+        err.print(f"cm2: {message}", markup=False)
+        sys.exit(code)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One clear sentence and the exit code for a failure that reached the top."""
+    if isinstance(error, CM2Error):
+        return str(error), error.exit_code
+    if error.__class__.__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+        return f"{error.format_message()} (see: cm2 --help)", 2
+    if isinstance(error, OSError):
+        name = f" {error.filename}" if error.filename else ""
+        if error.errno == errno.ENOSPC:
+            return f"the disk is full while writing{name}; free some room and run the same command again", 2
+        return f"{error.strerror or error}:{name}", 2
+    if error.__class__.__name__ in ("Abort", "Exit"):
+        return "stopped", getattr(error, "exit_code", 130)
+    return f"internal error, please report it: {type(error).__name__}: {error} (--debug shows the trace)", 2

@@ -1,0 +1,77 @@
+"""`cm2 rl IN -o RUN`: checklist reinforcement learning of a model on tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cm2.cli.common import Json, emit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `rl`."""
+
+    @app.command()
+    def rl(
+        source: Annotated[str, typer.Argument(metavar="IN", help="Tasks: labelled dialogues (JSONL, .gz, Parquet).")],
+        output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run folder (resumable).")],
+        config: Annotated[str | None, typer.Option(metavar="YAML", help="Settings from a file; flags win.")] = None,
+        model: Annotated[str | None, typer.Option(help="The cold start: a folder, a name, or embedded.")] = None,
+        updates: Annotated[int | None, typer.Option(help="Optimizer steps at the most. Default 200.")] = None,
+        minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.")] = None,
+        prompts: Annotated[int | None, typer.Option(help="Tasks an update. Default 8.")] = None,
+        group: Annotated[int | None, typer.Option(help="Rollouts a task. Default 8.")] = None,
+        probe: Annotated[int | None, typer.Option(help="Members run before a hopeless group is stopped.")] = None,
+        level: Annotated[str | None, typer.Option(help="trajectory (default), turn or step.")] = None,
+        normalise: Annotated[str | None, typer.Option(help="none (default) or std.")] = None,
+        reading: Annotated[str | None, typer.Option(help="gated (default) or strict.")] = None,
+        turn_baseline: Annotated[str | None, typer.Option(help="group (default) or survivors.")] = None,
+        turn_credit: Annotated[str | None, typer.Option(help="own (default) or to_go.")] = None,
+        lr: Annotated[float | None, typer.Option(help="Learning rate. Default 2e-5.")] = None,
+        beta: Annotated[float | None, typer.Option(help="KL coefficient. Default 1e-3; 0 needs no reference.")] = None,
+        kl_gradient: Annotated[str | None, typer.Option(help="k3 (default) or unbiased.")] = None,
+        clip_low: Annotated[float | None, typer.Option(help="Lower clip of the ratio. Default 0.2.")] = None,
+        clip_high: Annotated[float | None, typer.Option(help="Upper clip of the ratio. Default 0.2.")] = None,
+        loss: Annotated[str | None, typer.Option(help="token_mean (default), sequence_mean or dr_grpo.")] = None,
+        epochs: Annotated[int | None, typer.Option(help="Passes over a batch of rollouts. Default 1.")] = None,
+        mini_batches: Annotated[int | None, typer.Option(help="Optimizer steps a pass. Default 1.")] = None,
+        layers: Annotated[int | None, typer.Option(help="Train only the top so many layers. Default 0: all.")] = None,
+        lora: Annotated[int | None, typer.Option(help="Rank of LoRA adapters. Default 0: none.")] = None,
+        temperature: Annotated[float | None, typer.Option(help="Of the rollouts. Default 1.")] = None,
+        max_step_tokens: Annotated[int | None, typer.Option(help="Tokens of one action. Default 128.")] = None,
+        max_tokens: Annotated[int | None, typer.Option(help="Tokens of a whole rollout. Default 2048.")] = None,
+        max_turns: Annotated[int | None, typer.Option(help="Turns of each dialogue that are played.")] = None,
+        max_steps: Annotated[int | None, typer.Option(help="Steps of a turn. Default 8.")] = None,
+        micro_tokens: Annotated[int | None, typer.Option(help="Tokens of one pass; memory. Default 1536.")] = None,
+        seed: Annotated[int | None, typer.Option(help="Order of tasks, worlds and draws. Default 0.")] = None,
+        save_every: Annotated[float | None, typer.Option(help="Seconds between checkpoints. Default 300.")] = None,
+        format: Annotated[str | None, typer.Option(help="auto (default), openai or nemotron.")] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Improve a policy on tasks by their checklists: roll out, judge, credit, update."""
+        from cm2.train import settings
+        from cm2.train.progress import hush
+        from cm2.train.rl import RlConfig, train_rl
+
+        hush()
+        given = {name: value for name, value in locals().items() if name in RlConfig.__struct_fields__}
+        summary = train_rl(settings.load(RlConfig, config, given | {"input": source, "output": output}))
+        done = "finished before; nothing to do" if summary["finished_before"] else f"{summary['updates']} updates"
+        table = Table(title=f"{summary['run']}: {done}")
+        for column in ("", "first fifth", "last fifth"):
+            table.add_column(column, justify="right" if column else "left")
+        for name in ("reward", "outcome"):
+            table.add_row(name, *(_shown(summary[f"{part}_{name}"]) for part in ("first", "last")))
+        notes = [
+            f"{summary['rollouts']} rollouts ({summary['failures']} failed), "
+            f"{summary['tokens_generated']:,} tokens generated, {summary['tokens_trained']:,} computed in training",
+            f"{summary['seconds']:.0f} s, of it {summary['seconds_rollout']:.0f} s rollouts",
+            f"KL to the start {_shown(summary['last_kl'])}; model: {summary['model']}",
+        ]
+        emit(summary, as_json, [table, *notes, *summary["problems"]])
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,122 @@
+"""One pass over a row: what the rules look at.
+
+`shape` holds one letter a message (s system, u user, a assistant, c assistant with calls, t tool, x anything else), so
+that questions of order are questions to a short text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cm2.curate.finding import Findings
+from cm2.curate.wire import Data, Function, Message
+from cm2.formats.chat import loads
+from cm2.formats.content import CLOSE, OPEN
+from cm2.formats.jsonlines import encode, parse
+
+_LETTERS = {"system": "s", "developer": "s", "user": "u", "assistant": "a", "tool": "t", "function": "t"}
+CONTROL = bytes((*range(9), 11, 12, *range(14, 32), 127))
+_PLAIN = bytes(set(range(256)) - set(CONTROL) - set(b"|<"))
+_decode = msgspec.json.Decoder().decode
+
+
+class Call(msgspec.Struct, gc=False):
+    """One tool call. `error` says why the arguments are no JSON; `nan` that only NaN or Infinity makes them so."""
+
+    message: int
+    index: int
+    name: str
+    id: str | int | None
+    text: str
+    value: Any = None
+    error: str | None = None
+    nan: bool = False
+
+    def path(self, key: str) -> str:
+        """Where a key of the called function stands in the row; a lone `function_call` has index -1."""
+        place = "function_call" if self.index < 0 else f"tool_calls[{self.index}].function"
+        return f"messages[{self.message}].{place}.{key}"
+
+
+class Reading(msgspec.Struct, gc=False):
+    """A row as the rules see it."""
+
+    messages: list[Message]
+    shape: str
+    texts: list[str]
+    """The content of each message, empty where there is none."""
+    calls: list[list[Call]]
+    """The calls of each message with letter c."""
+    agent: list[int]
+    """Indexes of the assistant messages."""
+    tool: list[int]
+    """Indexes of the tool messages."""
+    said: str
+    """All texts, one after the other."""
+    marks: bytes
+    """All control characters, bars and opening angle brackets in them: where there are none, much need not be asked."""
+    ends: list[int]
+    """Where the first closing think tag stands in each assistant message that starts with an opening one, else -1."""
+    plain: bool
+    """Whether no text has an angle bracket but for one pair of think tags in each assistant message, or none at all."""
+    answers: str
+    """All texts of tools."""
+
+
+def read(data: Data, found: Findings) -> Reading:
+    """A row's messages."""
+    messages, letters = data.messages, _LETTERS
+    texts = [message.content or "" for message in messages]
+    shape = [letters.get(message.role, "x") for message in messages]
+    agent = [index for index, letter in enumerate(shape) if letter == "a"]
+    tool = [index for index, letter in enumerate(shape) if letter == "t"]
+    asked: list[list[Call]] = []
+    for index in [index for index, message in enumerate(messages) if message.tool_calls or message.function_call]:
+        if shape[index] == "a":
+            shape[index] = "c"
+            asked.append(_calls(messages[index], index))
+        else:
+            message = f"a message with role '{messages[index].role}' calls tools"
+            found.reject("structure", message, f"messages[{index}]")
+    said = "\n".join(texts)
+    marks = said.encode(errors="replace").translate(None, _PLAIN)
+    brackets = marks.count(b"<")
+    ends = [texts[index].find(CLOSE) if texts[index].startswith(OPEN) else -1 for index in agent] if brackets else []
+    plain = brackets == 2 * len(ends) and -1 not in ends
+    answers = "\n".join([texts[index] for index in tool])
+    return Reading(messages, "".join(shape), texts, asked, agent, tool, said, marks, ends, plain, answers)
+
+
+def _calls(message: Message, at: int) -> list[Call]:
+    calls = []
+    for index, asked in enumerate(message.tool_calls or ()):
+        function = asked.function
+        text = function.arguments
+        try:
+            calls.append(Call(at, index, function.name, asked.id, text, _decode(text)))
+        except (TypeError, msgspec.DecodeError, UnicodeError, RecursionError):
+            calls.append(_odd_call(function, at, index, asked.id))
+    if message.function_call is not None:
+        calls.append(_odd_call(message.function_call, at, -1, None))
+    return calls
+
+
+def _odd_call(function: Function, at: int, index: int, id: str | int | None) -> Call:
+    """A call whose arguments are a value, or text that the fast reader refuses: lone surrogates are still JSON, NaN
+    and everything else is not."""
+    text = function.arguments
+    call = Call(at, index, function.name, id, "")
+    if not isinstance(text, str):
+        call.value = {} if text is None else text
+        call.text = encode(call.value).decode()
+        return call
+    call.text = text
+    try:
+        call.value = loads(text)
+    except (ValueError, RecursionError) as error:
+        nested = isinstance(error, RecursionError)
+        call.error = "nested too deeply" if nested else str(error).removeprefix("JSON is malformed: ")
+        call.nan = not nested and parse(text.encode(errors="surrogatepass"))[1] is None
+    return call

@@ -1,0 +1,182 @@
+"""Labelling a file: every dialogue in order, in this process or several, streamed into rows with checklists.
+
+Workers label dialogues alone; what looks beyond a dialogue (lint lends the answer of the row before to dialogues of one
+turn) is settled here, in the order of the file, so that one worker and several give the same output. The output appears
+whole or not at all. A row that does not read is counted with its line and left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+import msgspec
+
+from cm2.checklist import Checklist, Task
+from cm2.errors import ConfigError, DataError, Where
+from cm2.formats import Row, RowWriter, detect_format, read_row, read_rows, write_task
+from cm2.formats.tasks import AUTO, known
+from cm2.label.reference import Labelled, ReferenceLabeler, against
+
+BATCH = 32
+KEPT_PROBLEMS = 20
+LABELERS: dict[str, Callable[[], ReferenceLabeler]] = {ReferenceLabeler.name: ReferenceLabeler}
+Rows = Iterable[Row]
+
+
+class LabelConfig(msgspec.Struct):
+    """What to label, by what, and where to."""
+
+    input: str
+    """Reference dialogues, any row file. Checklists that they carry are replaced."""
+    output: str
+    """Rows in their own format with "checklists"."""
+    labeler: str = ReferenceLabeler.name
+    """reference: from the data flow of the dialogue, without a language model."""
+    jobs: int = 1
+    """Worker processes; the output is the same."""
+    format: str = AUTO
+    """The format of `input`, when it cannot be told from the rows."""
+
+
+class LabelSummary(msgspec.Struct):
+    """What a run labelled, and what it left out and why."""
+
+    dialogues: int = 0
+    without_checklist: int = 0
+    """Dialogues in which no turn has a checklist."""
+    turns: int = 0
+    labelled_turns: int = 0
+    items: int = 0
+    kinds: dict[str, int] = {}
+    strict: int = 0
+    """Items without which the conversation may not go on."""
+    dependent: int = 0
+    """Items that depend on others."""
+    items_out: dict[str, int] = {}
+    """Excluded items by "kind: reason"; the reason is a test of lint."""
+    turns_out: dict[str, int] = {}
+    """Turns without a checklist by reason."""
+    unreadable: int = 0
+    unreadable_lines: list[int] = []
+    problems: list[str] = []
+    """What is wrong with the first unreadable rows."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as JSON values, with the mean number of items in a labelled turn."""
+        mean = self.items / self.labelled_turns if self.labelled_turns else 0.0
+        return {**msgspec.to_builtins(self), "items_per_turn": round(mean, 3)}
+
+    def add(self, labelled: Labelled) -> None:
+        """Count one dialogue."""
+        self.dialogues += 1
+        self.turns += len(labelled.task.dialogue.turns)
+        self.labelled_turns += len(labelled.task.checklists)
+        self.without_checklist += not labelled.task.checklists
+        for item in (item for checklist in labelled.task.checklists for item in checklist.items):
+            self.items += 1
+            self.kinds[item.kind] = self.kinds.get(item.kind, 0) + 1
+            self.strict += item.required_for_next_turn
+            self.dependent += bool(item.depends_on)
+        for counts, more in ((self.items_out, labelled.items_out), (self.turns_out, labelled.turns_out)):
+            for reason, count in more.items():
+                counts[reason] = counts.get(reason, 0) + count
+
+    def failed(self, row: Row, error: str) -> None:
+        """Count one unreadable row."""
+        self.unreadable += 1
+        self.unreadable_lines.append(row.line)
+        if len(self.problems) < KEPT_PROBLEMS:
+            self.problems.append(f"line {row.line}: {error}")
+
+
+def label_file(config: LabelConfig, progress: Callable[[Rows], Rows] = lambda rows: rows) -> LabelSummary:
+    """Label every dialogue of a file. Streams, whatever its size.
+
+    Raises:
+        ConfigError: there is no such labeler or format, `jobs` is less than 1, or input and output are the same file.
+        DataError: the file is missing, empty or of another format, or none of its rows is a dialogue.
+    """
+    if config.labeler not in LABELERS:
+        raise ConfigError(f"there is no labeler {config.labeler!r}", fix=f"use {', '.join(LABELERS)}")
+    if config.jobs < 1:
+        raise ConfigError(f"jobs is {config.jobs}", fix="give 1 or more")
+    known(config.format, also=AUTO)
+    if os.path.realpath(config.input) == os.path.realpath(config.output):
+        raise ConfigError("input and output are the same file", fix="give -o another name")
+    summary = LabelSummary()
+    before: Task | None = None
+    with RowWriter(config.output) as writer:
+        for row, format, labelled, checklists in _labelled(progress(read_rows(config.input)), config):
+            if isinstance(labelled, str):
+                summary.failed(row, labelled)
+                continue
+            labelled.task.checklists = msgspec.json.decode(checklists, type=list[Checklist])
+            against(labelled, before)
+            before = labelled.task
+            summary.add(labelled)
+            writer.write(write_task(labelled.task, format))
+        if not summary.dialogues:
+            first = f"; the first: {summary.problems[0]}" if summary.problems else ""
+            fix = 'expected rows with "messages" (chat messages) and "tools", or Nemotron rows'
+            raise DataError(f"none of its rows is a dialogue{first}", where=Where(file=config.input), fix=fix)
+    return summary
+
+
+_Result = tuple[Row, str, Labelled | str, bytes]
+"""A row, its format, its labelling or what is wrong with it, and the checklists as JSON: pickled ones would not know
+their default values again, and write them out."""
+_Batch = tuple[list[Row], LabelConfig]
+
+
+def _labelled(rows: Rows, config: LabelConfig) -> Iterator[_Result]:
+    """Each row with its format and its labelling, or with what is wrong with it, in order."""
+    batches = _batches(rows, config)
+    for results in map(_label_batch, batches) if config.jobs == 1 else _ordered(config.jobs, batches):
+        yield from results
+
+
+def _batches(rows: Rows, config: LabelConfig) -> Iterator[_Batch]:
+    batch: list[Row] = []
+    for row in rows:
+        row.text = None
+        batch.append(row)
+        if len(batch) == BATCH:
+            yield batch, config
+            batch = []
+    if batch:
+        yield batch, config
+
+
+def _label_batch(work: _Batch) -> list[_Result]:
+    rows, config = work
+    labeler = LABELERS[config.labeler]()
+    found: list[_Result] = []
+    for row in rows:
+        value, row.value = row.value, None
+        if value is None:
+            found.append((row, "", row.error or "the row is empty", b""))
+            continue
+        try:
+            format = detect_format(value) if config.format == AUTO else config.format
+            labelled = labeler.label(read_row(value, format))
+        except DataError as error:
+            found.append((row, "", str(error), b""))
+            continue
+        checklists, labelled.task.checklists = labelled.task.checklists, []
+        found.append((row, format, labelled, msgspec.json.encode(checklists)))
+    return found
+
+
+def _ordered(jobs: int, batches: Iterable[_Batch]) -> Iterator[list[_Result]]:
+    """Results of worker processes in order, with at most three batches a worker under way (memory stays flat)."""
+    with ProcessPoolExecutor(jobs) as pool:
+        waiting: list[Future[list[_Result]]] = []
+        for batch in batches:
+            waiting.append(pool.submit(_label_batch, batch))
+            if len(waiting) >= 3 * jobs:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()

@@ -1,0 +1,211 @@
+"""Lint: does a checklist pay for the duty, and only for it?
+
+Every item is put to tests on its own reference dialogue:
+
+| test | the item fails it when |
+|---|---|
+| rules | a rule of `cm2.checklist.validate` is broken (dependencies, weights, wording …) |
+| evidence | a snippet does not stand at its place in the reference |
+| check | its check does not run (a broken path or pattern) |
+| reference | the reference itself would not earn it, by its check or because its dependencies come too late |
+| vacuous | it holds on an empty answer: no step, an empty reply, or a bare "Okay." |
+| stock_answer | it holds on a stock answer that fits any turn: "done", a refusal, a counter-question, a greeting |
+| another_turn | it holds on the answer of another turn: the nearest two of the same dialogue, else one of a neighbour |
+| indiscriminate | it still holds when the call, argument or fact it is about is changed (`cm2.label.counterexample`) |
+| came_from | it still holds when the place that a value came from no longer holds that value |
+
+An item without a check is unscored here: only rules and evidence can be tested. A turn whose own checklist has the same
+check, or whose answer is the same, is no other answer and is not used; nor is a neighbour's answer to the same message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from cm2.checklist import Checklist, Item, Task, validate
+from cm2.dialogue import Dialogue, Step, Turn
+from cm2.errors import DataError
+from cm2.judge.checks import decide
+from cm2.label.counterexample import counterexamples, with_steps
+
+TESTS = (
+    "rules",
+    "evidence",
+    "check",
+    "reference",
+    "vacuous",
+    "stock_answer",
+    "another_turn",
+    "indiscriminate",
+    "came_from",
+)
+VACUOUS: tuple[list[Step], ...] = ([], [Step()], [Step(reply="")], [Step(reply="Okay.")])
+STOCK: tuple[str, ...] = (
+    "Sure, I have taken care of that for you.",
+    "I'm sorry, but I can't help with that.",
+    "Could you please give me more details?",
+    "You're welcome! Is there anything else I can help you with?",
+    "Hello! How can I help you today?",
+)
+
+
+class Failure(msgspec.Struct):
+    """A test that an item fails, and what was seen."""
+
+    test: str
+    message: str
+
+
+class ItemReport(msgspec.Struct, omit_defaults=True):
+    """One item's result; `item` is "" for what concerns the whole checklist. `tests` are those that apply to it."""
+
+    dialogue: str
+    turn: int
+    item: str
+    ok: bool
+    tests: list[str]
+    kind: str = ""
+    variant: int = 0
+    line: int | None = None
+    unscored: bool = False
+    failures: list[Failure] = []
+
+
+def lint_task(task: Task, neighbour: Task | None = None) -> list[ItemReport]:
+    """A report for every item of the task's checklists, and one (item "") for each checklist that is wrong as a whole.
+
+    `neighbour` (the task on the row before, with its checklists) lends an answer where the dialogue has no other turn.
+    """
+    return [report for checklist in task.checklists for report in lint_checklist(checklist, task, neighbour)]
+
+
+def lint_checklist(checklist: Checklist, task: Task, neighbour: Task | None = None) -> list[ItemReport]:
+    """See `lint_task`; `checklist` need not be among the task's (a labeller tries one before it keeps it)."""
+    dialogue, turn = task.dialogue, checklist.turn
+    broken: dict[str, list[Failure]] = {}
+    for violation in validate(checklist, dialogue):
+        test = "evidence" if violation.rule == "evidence" else "rules"
+        broken.setdefault(violation.item or "", []).append(Failure(test, f"{violation.rule}: {violation.message}"))
+    reports = []
+    if "" in broken:
+        reports.append(
+            ItemReport(dialogue.id, turn, "", False, ["rules"], "checklist", checklist.variant, None, False, broken[""])
+        )
+    if not 0 <= turn < len(dialogue.turns):
+        return reports
+    earned = _earned_at(checklist, dialogue)
+    for item in checklist.items:
+        failures = broken.get(item.id, [])
+        tests = ["rules", "evidence"] if item.evidence else ["rules"]
+        if item.check is not None:
+            more, found = _test(item, checklist, task, neighbour, earned)
+            tests, failures = tests + more, failures + found
+        reports.append(
+            ItemReport(
+                dialogue=dialogue.id,
+                turn=turn,
+                item=item.id,
+                ok=not failures,
+                tests=tests,
+                kind=item.kind,
+                variant=checklist.variant,
+                unscored=item.check is None,
+                failures=failures,
+            )
+        )
+    return reports
+
+
+def _earned_at(checklist: Checklist, dialogue: Dialogue) -> dict[str, int | str]:
+    """The step at which the reference earns each item (gated: its dependencies hold in the state before) or why not."""
+    steps = range(len(dialogue.turns[checklist.turn].steps))
+    held: dict[str, list[int]] = {}
+    earned: dict[str, int | str] = {}
+    for item in checklist.items:
+        if item.check is None:
+            continue
+        try:
+            decisions = [decide(item.check, dialogue, checklist.turn, step) for step in steps]
+        except DataError as error:
+            earned[item.id] = f"broken: {error}"
+            continue
+        held[item.id] = [step for step in steps if decisions[step].met]
+        if not held[item.id]:
+            earned[item.id] = decisions[-1].reason if decisions else "the reference has no step in this turn"
+    open_ = [item for item in checklist.items if held.get(item.id)]
+    while open_:
+        ready = [item for item in open_ if not any(other.id in item.depends_on for other in open_)]
+        for item in ready:
+            after = [earned[id] for id in item.depends_on if id in earned]
+            late = next((id for id in item.depends_on if isinstance(earned.get(id), str)), None)
+            steps_after = [at for at in after if isinstance(at, int)]
+            step = next((step for step in held[item.id] if all(step > at for at in steps_after)), None)
+            if late is not None:
+                earned[item.id] = f"its dependency {late} is never satisfied"
+            else:
+                earned[item.id] = step if step is not None else "it holds only where its dependencies do not hold yet"
+        if not ready:
+            earned |= {item.id: "its dependencies run in a circle" for item in open_}
+            break
+        open_ = [item for item in open_ if item.id not in earned]
+    return earned
+
+
+def _test(
+    item: Item, checklist: Checklist, task: Task, neighbour: Task | None, earned: dict[str, int | str]
+) -> tuple[list[str], list[Failure]]:
+    dialogue, turn, check = task.dialogue, checklist.turn, item.check
+    assert check is not None
+    at = earned[item.id]
+    if isinstance(at, str):
+        name = "check" if at.startswith("broken: ") else "reference"
+        return ["check", "reference"], [Failure(name, f"the reference does not earn it: {at}")]
+    tests, failures = ["check", "reference", "vacuous", "stock_answer"], []
+
+    def holds(steps: list[Step]) -> bool:
+        other = with_steps(dialogue, turn, steps)
+        return any(decide(check, other, turn, step).met for step in range(-1, len(steps)))
+
+    for steps in VACUOUS:
+        if holds(steps):
+            what = f"the reply {steps[0].reply!r}" if steps else "an answer without any step"
+            failures.append(Failure("vacuous", f"it holds on {what}"))
+            break
+    stock = next((reply for reply in STOCK if holds([Step(reply=reply)])), None)
+    if stock is not None:
+        failures.append(Failure("stock_answer", f"it holds on {stock!r}"))
+    donors = list(_donors(item, task, turn, neighbour))
+    if donors:
+        tests.append("another_turn")
+    for name, donor in donors:
+        if holds(donor.steps):
+            failures.append(Failure("another_turn", f"it holds on the answer of {name}"))
+            break
+    if not decide(check, dialogue, turn, len(dialogue.turns[turn].steps) - 1).met:
+        return tests, [*failures, Failure("reference", "it holds during the turn but no longer at its end")]
+    for example in counterexamples(check, dialogue, turn):
+        test = "came_from" if example.provenance else "indiscriminate"
+        if test not in tests:
+            tests.append(test)
+        if not example.caught:
+            failures.append(Failure(test, f"it still holds when {example.change}"))
+    return tests, failures
+
+
+def _donors(item: Item, task: Task, turn: int, neighbour: Task | None) -> Iterator[tuple[str, Turn]]:
+    """Two other answers of the same dialogue, nearest first; one of the neighbour's where there is none."""
+    answer = task.dialogue.turns[turn].steps
+
+    def other(lender: Task, t: int) -> bool:
+        same_duty = any(each.check == item.check for c in lender.checklists if c.turn == t for each in c.items)
+        return not same_duty and bool(lender.dialogue.turns[t].steps) and lender.dialogue.turns[t].steps != answer
+
+    turns = sorted((t for t in range(len(task.dialogue.turns)) if t != turn), key=lambda t: (abs(t - turn), t))
+    lent = [t for t in turns if other(task, t)][:2]
+    yield from ((f"turn {t}", task.dialogue.turns[t]) for t in lent)
+    if not lent and neighbour is not None and neighbour.dialogue.turns:
+        t = turn % len(neighbour.dialogue.turns)
+        if neighbour.dialogue.turns[t].user != task.dialogue.turns[turn].user and other(neighbour, t):
+            yield f"turn {t} of dialogue {neighbour.dialogue.id}", neighbour.dialogue.turns[t]

@@ -1,0 +1,286 @@
+"""The TRL engine: GRPOTrainer with our rollouts, our advantages, and a forward pass that shares prompts.
+
+TRL keeps the loop, the sampler, the loss (clipping, k3 KL to the cold start, aggregation), the optimizer, distribution
+and resuming. Where we step in:
+
+- `rollout_func` runs our groups, and `_generate_and_score_completions` then puts (B, T) advantages in the place of
+  TRL's scalar ones, which its loss provides for;
+- sampled log-probabilities of the driver serve as the old ones where a batch is optimised more than once;
+- `training_step` cuts a batch into micro-batches by tokens, whole groups where they fit, and leaves out rows that carry
+  no loss; the sum of their losses is the loss of the batch, so memory changes and numbers do not;
+- log-probabilities come from the prefix-shared forward (`cm2.train.prefix`) where the model supports it, with logits
+  only at sampled positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+from trl import GRPOConfig, GRPOTrainer
+
+from cm2.train import prefix
+from cm2.train.keeping import Kept
+from cm2.train.roll import Row
+
+_SCALED_BY_ROWS = ("grpo", "dr_grpo")
+
+
+class Trainer(Kept, GRPOTrainer):
+    """See the module. Set `roll` (task indices and a seed to rows, `group` of them a task) before training."""
+
+    roll: Any
+    args: GRPOConfig
+    micro_tokens: int = 1536
+    shared_prefix: bool = False
+    seconds: dict[str, float]
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**(kwargs | {"rollout_func": _rollout, "reward_funcs": [_reward]}))
+        self.seconds = {"rollout": 0.0, "forward": 0.0, "backward": 0.0}
+        self.tokens_forward = 0
+        self._rows: list[Row] = []
+        self._loss_mask: torch.Tensor | None = None
+        self._give_old = False
+
+    def losses(self) -> dict[str, float]:
+        """KL, entropy and the share of clipped ratios of the step at hand, from TRL's own accounts."""
+        names = {"kl": "kl", "entropy": "entropy", "clip_ratio": "clip_ratio/region_mean"}
+        kept = self._metrics["train"]
+        return {name: sum(kept[key]) / len(kept[key]) for name, key in names.items() if kept.get(key)}
+
+    @property
+    def _steps_a_generation(self) -> int:
+        return (self.args.steps_per_generation or 1) * self.num_iterations
+
+    @property
+    def generation(self) -> int:
+        """Which batch of rollouts the step at hand belongs to: it follows from the step, so resuming repeats it."""
+        return self.state.global_step // self._steps_a_generation
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        start = time.perf_counter()
+        self._give_old = self._steps_a_generation > 1
+        out = super()._generate_and_score_completions(inputs)
+        self._give_old = False
+        out["advantages"] = _padded([row.advantages for row in self._rows], out["completion_ids"])
+        first = {tuple(row.prompt): i for i, row in reversed(list(enumerate(self._rows)))}
+        out["prompt_index"] = torch.tensor(
+            [first[tuple(row.prompt)] for row in self._rows], device=self.accelerator.device
+        )
+        self._loss_mask = None
+        self.seconds["reference"] = time.perf_counter() - start - self.seconds["rollout"]
+        return out
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One optimizer step's gradient, in micro-batches."""
+        self.seconds |= {"rollout": 0.0, "reference": 0.0, "forward": 0.0, "backward": 0.0}
+        self.tokens_forward = 0
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        self._step += 1
+        total = torch.zeros((), device=self.accelerator.device)
+        parts = self.micro_batches(batch)
+        for number, (part, weight) in enumerate(parts):
+            last = number == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                start = time.perf_counter()
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, part) * weight
+                middle = time.perf_counter()
+                self.accelerator.backward(loss)
+                self.seconds["forward"] += middle - start
+                self.seconds["backward"] += time.perf_counter() - middle
+                total += loss.detach()
+        return total
+
+    def micro_batches(self, batch: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
+        """The rows with loss in micro-batches of up to `micro_tokens`, with the factor of each one's loss.
+
+        A row without advantage has no loss unless KL or entropy act on it. Rows of a prompt stay together; a batch
+        without any loss gives its first row, whose gradient is zero, so that every process takes part in every step.
+        """
+        mask = batch["completion_mask"] * batch.get("tool_mask", 1)
+        matters = mask.any(1)
+        if self.beta == 0 and not self._entropy_bonus_enabled:
+            matters &= ((batch["advantages"] * mask) != 0).any(1)
+        rows = matters.nonzero()[:, 0].tolist() or [0]
+        rows.sort(key=lambda row: (int(batch["prompt_index"][row]), row))
+        ids = [prompt + own for prompt, own in zip(*_unpadded(batch), strict=True)]
+        groups: list[list[int]] = []
+        for row in rows:
+            together = groups and batch["prompt_index"][groups[-1][0]] == batch["prompt_index"][row]
+            if together and self._size([*(ids[i] for i in groups[-1]), ids[row]]) <= self.micro_tokens:
+                groups[-1].append(row)
+            else:
+                groups.append([row])
+        chosen: list[list[int]] = []
+        room = 0
+        for group in groups:
+            size = self._size([ids[row] for row in group])
+            if not chosen or room < size:
+                chosen.append([])
+                room = self.micro_tokens
+            chosen[-1] += group
+            room -= size
+        count = len(batch["completion_ids"])
+        found = []
+        for part in chosen:
+            index = torch.tensor(part, device=batch["completion_ids"].device)
+            found.append((_select(batch, index), self._weight(part, rows, count, mask)))
+        return found
+
+    def _size(self, rows: list[list[int]]) -> int:
+        """Ids that a forward pass of these rows computes."""
+        return prefix.packed_size(rows) if self.shared_prefix else len(rows) * max(map(len, rows))
+
+    def _weight(self, part: list[int], rows: list[int], count: int, mask: torch.Tensor) -> float:
+        """What makes the micro-batches' losses add up to the batch's: TRL divides some losses by the rows it sees."""
+        if self.loss_type in _SCALED_BY_ROWS:
+            return len(part) / count
+        if self.loss_type == "bnpo":
+            return float(mask[part].sum() / mask.sum().clamp(min=1))
+        return 1.0
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self._loss_mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._loss_mask = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **rest: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        if self._give_old:
+            self._give_old = False
+            return _padded([row.logprobs for row in self._rows], input_ids[:, -logits_to_keep:]), None, None
+        if not self.shared_prefix:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **rest
+            )
+        mask = attention_mask[:, -logits_to_keep:] if self._loss_mask is None else self._loss_mask
+        if torch.is_grad_enabled():
+            return *self.shared_logps(model, input_ids, attention_mask, mask, compute_entropy), None
+        parts = [
+            self.shared_logps(model, input_ids[rows], attention_mask[rows], mask[rows], compute_entropy)
+            for rows in self._chunks(attention_mask)
+        ]
+        logps = torch.cat([logps for logps, _ in parts])
+        return logps, torch.cat([e for _, e in parts if e is not None]) if compute_entropy else None, None
+
+    def _chunks(self, attention_mask: torch.Tensor) -> list[slice]:
+        """Neighbouring rows, a few at a time, for passes without gradients."""
+        sizes = attention_mask.sum(1).tolist()
+        found, start, size = [], 0, 0
+        for row, own in enumerate(sizes):
+            if row > start and size + own > 4 * self.micro_tokens:
+                found.append(slice(start, row))
+                start, size = row, 0
+            size += own
+        return [*found, slice(start, len(sizes))]
+
+    def shared_logps(
+        self, model: Any, ids: torch.Tensor, attention: torch.Tensor, mask: torch.Tensor, entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probabilities (B, T), and entropies, of the completion ids where `mask` is 1; 0 elsewhere."""
+        width = mask.shape[1]
+        prompts, completions = [], []
+        for row, seen in zip(ids, attention.bool(), strict=True):
+            prompts.append(row[:-width][seen[:-width]].tolist())
+            completions.append(row[-width:][seen[-width:]].tolist())
+        packed = prefix.to_device(prefix.pack(prompts, completions), ids.device)
+        self.tokens_forward += packed.ids.shape[1]
+        rows, columns = mask.nonzero(as_tuple=True)
+        places = torch.cat(
+            [packed.places[r][mask[r, : len(completions[r])].nonzero()[:, 0].cpu()] for r in range(len(ids))]
+        )
+        # Siblings that share a place share its logits: each is computed once.
+        unique, line = places.unique(return_inverse=True)
+        with self.accelerator.autocast():
+            logits = prefix.logits_of(model, packed, unique)
+        logits = logits.float() / self.temperature
+        line = line.to(ids.device)
+        norms = logits.logsumexp(-1)
+        chosen = logits[line, ids[:, -width:][rows, columns]] - norms[line]
+        logps = torch.zeros(mask.shape, dtype=chosen.dtype, device=ids.device).index_put((rows, columns), chosen)
+        if not entropy:
+            return logps, None
+        with torch.set_grad_enabled(self._entropy_bonus_enabled and torch.is_grad_enabled()):
+            found = (norms - (torch.softmax(logits, -1) * logits).sum(-1))[line]
+            entropies = torch.zeros(mask.shape, dtype=found.dtype, device=ids.device).index_put((rows, columns), found)
+        return logps, entropies
+
+
+def _rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+    """TRL's rollout function. `prompts` are indices of tasks as text, each repeated G times in a row."""
+    start = time.perf_counter()
+    group = trainer.num_generations
+    indices = [int(prompt) for prompt in prompts[::group]]
+    rank, ranks = trainer.accelerator.process_index, trainer.accelerator.num_processes
+    rows: list[Row] = trainer.roll(indices, trainer.generation * ranks + rank)
+    trainer._rows = rows
+    completions = [row.completion for row in rows]
+    width = max(len(ids) for ids in completions)
+    trainer._loss_mask = torch.zeros(len(rows), width, dtype=torch.long, device=trainer.accelerator.device)
+    for mask, row in zip(trainer._loss_mask, rows, strict=True):
+        mask[: len(row.mask)] = torch.tensor(row.mask)
+    trainer.seconds["rollout"] = time.perf_counter() - start
+    return {
+        "prompt_ids": [row.prompt for row in rows],
+        "completion_ids": completions,
+        "logprobs": [row.logprobs for row in rows],
+        "env_mask": [row.mask for row in rows],
+        "cm2_reward": [row.reward for row in rows],
+    }
+
+
+def _reward(cm2_reward: list[float | None], **_: Any) -> list[float | None]:
+    """The checklist reward, which the rollout has brought along; None is unscored."""
+    return cm2_reward
+
+
+_reward.__name__ = "checklist"
+
+
+def _padded(values: Sequence[Sequence[float]], like: torch.Tensor) -> torch.Tensor:
+    out = torch.zeros(like.shape, dtype=torch.float32, device=like.device)
+    for row, own in zip(out, values, strict=True):
+        row[: len(own)] = torch.tensor(own, dtype=torch.float32)
+    return out
+
+
+def _unpadded(batch: dict[str, Any]) -> tuple[list[list[int]], list[list[int]]]:
+    """Prompt and completion ids of every row, without padding."""
+    parts = ((batch[f"{name}_ids"], batch[f"{name}_mask"].bool()) for name in ("prompt", "completion"))
+    prompts, completions = ([row[seen].tolist() for row, seen in zip(*part, strict=True)] for part in parts)
+    return prompts, completions
+
+
+def _select(batch: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:
+    """These rows of every tensor that has rows, without the padding that they no longer need."""
+    count = len(batch["completion_ids"])
+    part = {
+        name: value[index] if isinstance(value, torch.Tensor) and value.dim() and len(value) == count else value
+        for name, value in batch.items()
+    }
+    used = part["completion_mask"].any(0)
+    width = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
+    before = part["prompt_mask"].any(0).nonzero()[0, 0]
+    for name, value in part.items():
+        if isinstance(value, torch.Tensor) and value.dim() == 2:
+            part[name] = value[:, before:] if name.startswith("prompt_") else value[:, :width]
+    return part

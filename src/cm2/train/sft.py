@@ -1,0 +1,223 @@
+"""Cold-start fine-tuning: dialogues in, a model out that acts like them. TRL's SFTTrainer runs the loop.
+
+What departs from TRL's own preparation, and why:
+
+- ids and mask are made here (see `cm2.train.masks`), so that training reads what rollouts will;
+- every step is a random set of dialogues; inside it those that begin alike (one agent's system prompt and tools) stand
+  together, and on a CPU a micro-batch reads their common beginning once, without padding, and applies the output head
+  where there is loss only (see `cm2.train.loss`);
+- bfloat16 only where the processor multiplies it natively; no gradient checkpointing unless asked for.
+
+The loss is the mean over the trained tokens of a step, however they fall into micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from cm2.checklist import Task
+from cm2.errors import ConfigError, DataError, Where
+from cm2.formats import read_tasks
+from cm2.judge.run import fingerprint
+from cm2.rollout.template import ChatTemplate
+from cm2.train import settings
+from cm2.train.embedded import NAME, load_model, model_digest
+from cm2.train.masks import BEGINNING, Example, example, schedule
+from cm2.train.progress import Live, Stop, hush
+from cm2.train.runs import Run
+
+KEPT_PROBLEMS = 5
+Tasks = Iterable[tuple[int, Task]]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class SftConfig(msgspec.Struct, kw_only=True):
+    """Everything that decides a run. The defaults are the published cold start's, at a batch that a laptop finishes."""
+
+    input: str
+    """Dialogues: an agent's good runs, or references."""
+    output: str
+    """The run folder. The same command goes on where a killed one stopped."""
+    model: str = NAME
+    """What to start from: "embedded", a Hugging Face folder (another run's model/ is one), or a Hugging Face name."""
+    epochs: Positive = 2.0
+    """Passes over the data; a fraction trains a part of it. More than three memorise small sets."""
+    lr: Positive = 1e-5
+    """Peak learning rate. An 8B model wants this one, the embedded 135M model 1e-4 to 3e-4, LoRA ten times full."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: Share = 0.1
+    """The share of all steps in which the learning rate rises; without it Adam's first steps are wild."""
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """AdamW's pull to zero; a short fine-tuning rarely needs any."""
+    clip: Positive = 1.0
+    """The largest gradient norm of a step; larger ones are scaled down, so that one odd dialogue cannot wreck it."""
+    batch: Count = 16
+    """Dialogues a step. The published run has 64; fewer give a small data set more steps."""
+    micro_batch: Count = 4
+    """Dialogues at once in memory; must divide `batch`. Lower it when memory runs out: the numbers stay the same."""
+    max_tokens: Annotated[int, msgspec.Meta(ge=8)] = 4096
+    """The longest example. A longer dialogue is cut after the last step that fits, never inside one."""
+    lora: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Rank of LoRA adapters on all linear layers but the head; 0 trains every weight. For models that barely fit."""
+    lora_alpha: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Scale of the adapters; 0 means twice the rank."""
+    lora_dropout: Share = 0.0
+    """Dropout before the adapters, for small data sets."""
+    limit: Count | None = None
+    """Only the first so many dialogues that can be trained."""
+    seed: int = 0
+    """Decides the order of the data and the adapters' start."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; weights and optimizer stay float32. auto: bfloat16 where the hardware multiplies it."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: a third slower, for when one dialogue does not fit in memory."""
+    save_every: Annotated[float, msgspec.Meta(ge=0)] = 300.0
+    """Seconds between checkpoints (three times the model's size on disk); 0 makes none but on Ctrl-C."""
+    format: str = "auto"
+    """The format of `input`, when it cannot be told from the rows."""
+
+
+FREE = ("input", "output", "save_every", "format")
+"""Settings on which no number depends (of the input, its content counts): they may change when a run is resumed."""
+
+
+class Prepared(msgspec.Struct):
+    """Examples, and the dialogues that gave none or only a part."""
+
+    examples: list[Example] = []
+    dialogues: int = 0
+    cut: int = 0
+    too_long: int = 0
+    without_actions: int = 0
+    unreadable: int = 0
+    problems: list[str] = []
+
+
+def prepare(
+    config: SftConfig, template: ChatTemplate, progress: Callable[[Tasks], Tasks] = lambda tasks: tasks
+) -> Prepared:
+    """Read the dialogues and turn them into ids and masks.
+
+    Raises:
+        DataError: there is nothing to train on.
+    """
+    found = Prepared()
+
+    def problem(row: Any) -> None:
+        found.unreadable += 1
+        if len(found.problems) < KEPT_PROBLEMS:
+            found.problems.append(f"line {row.line}: {row.error}")
+
+    for _, task in progress(read_tasks(config.input, config.format, on_error=problem)):
+        found.dialogues += 1
+        if not any(turn.steps for turn in task.dialogue.turns):
+            found.without_actions += 1
+            continue
+        one = example(template, task.dialogue, config.max_tokens)
+        if one is None:
+            found.too_long += 1
+            continue
+        found.cut += one.cut > 0
+        found.examples.append(one)
+        if len(found.examples) == config.limit:
+            break
+    if not found.examples:
+        raise DataError(
+            f"none of {found.dialogues} dialogues can be trained: {found.too_long} have no step within "
+            f"{config.max_tokens} tokens, {found.without_actions} have no assistant message",
+            where=Where(file=config.input),
+            fix="raise --max-tokens" if found.too_long else "give dialogues with assistant messages",
+        )
+    return found
+
+
+def train_sft(config: SftConfig, progress: Callable[[Tasks], Tasks] = lambda tasks: tasks) -> dict[str, Any]:
+    """Train, or go on training, and return the summary; a finished run returns its summary at once.
+
+    Raises:
+        ConfigError: a setting is out of range, or the run folder holds another run.
+        DataError: there is nothing to train on.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was saved after the step at hand.
+    """
+    config = settings.check(SftConfig, config)
+    if config.batch % config.micro_batch:
+        raise ConfigError(
+            f"micro_batch {config.micro_batch} does not divide batch {config.batch}",
+            fix="choose a divisor of the batch",
+        )
+    inputs = {"input": fingerprint(config.input), "model": model_digest(config.model)}
+    with Run(config.output, "sft", config, inputs, FREE) as run:
+        if run.summary is not None:
+            return run.summary | {"finished_before": True}
+        hush()
+        model, tokenizer = load_model(config.model)
+        prepared = prepare(config, ChatTemplate(tokenizer), progress)
+        resumed, summary = _train(run, config, model, tokenizer, prepared.examples)
+        counts = {name: getattr(prepared, name) for name in prepared.__struct_fields__}
+        summary |= counts | {"resumed_from": resumed, "examples": len(prepared.examples)}
+        run.finish(summary)
+        return summary | {"finished_before": False}
+
+
+def _train(
+    run: Run, config: SftConfig, model: Any, tokenizer: Any, examples: list[Example]
+) -> tuple[int, dict[str, Any]]:
+    from cm2.train.keeping import Keeper, resume_path
+    from cm2.train.prefix import supports
+    from cm2.train.trainer import make_trainer, save_result, sizes_of
+
+    lengths = np.array([len(one.ids) for one in examples])
+    trained = np.array([int(one.mask.sum()) for one in examples])
+    packs = supports(model)
+    order = ordered(examples, config, packs)
+    steps = -(-len(order) // config.batch)
+    resumed, checkpoint = resume_path(run)
+    run.resume_to(resumed)
+
+    def numbers(step: int) -> dict[str, Any]:
+        mine = order[(step - 1) * config.batch : step * config.batch]
+        epoch = min(step * config.batch, len(order)) / len(examples)
+        return {"tokens": int(lengths[mine].sum()), "loss_tokens": int(trained[mine].sum()), "epoch": round(epoch, 4)}
+
+    with Stop() as stop, Live("sft", steps, resumed) as live:
+        trainer = make_trainer(run, config, model, tokenizer, examples, order, packs)
+        trainer.add_callback(Keeper(run, live, stop, config.save_every or None, numbers))
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.state.global_step < steps:
+        raise KeyboardInterrupt
+    sizes = sizes_of(trainer.model)  # before adapters are merged
+    save_result(run, trainer, tokenizer)
+    metrics = run.metrics()
+    tail = metrics[-max(1, steps // 10) :]
+    seconds = sum(one["seconds"] for one in metrics)
+    return resumed, {
+        "run": str(run.folder),
+        "model": str(run.model_folder),
+        "start": config.model,
+        "steps": steps,
+        "epochs": config.epochs,
+        "tokens": sum(one["tokens"] for one in metrics),
+        "loss_tokens": sum(one["loss_tokens"] for one in metrics),
+        "first_loss": metrics[0]["loss"],
+        "last_loss": sum(one["loss"] for one in tail) / len(tail),
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(sum(one["tokens"] for one in metrics) / max(seconds, 1e-9), 1),
+        "dtype": trainer.product_dtype,
+    } | sizes
+
+
+def ordered(examples: list[Example], config: SftConfig, packs: bool) -> list[int]:
+    """The order of training; inside a step equal beginnings stand together where they can be shared, else lengths."""
+    known: dict[bytes, int] = {}
+    if packs:
+        ranks = [known.setdefault(one.ids[:BEGINNING].tobytes(), len(known)) for one in examples]
+    else:
+        ranks = [-len(one.ids) for one in examples]
+    return schedule(ranks, config.epochs, config.batch, config.seed)

@@ -1,0 +1,1 @@
+"""The full profile: whole tool lists, two to four turns, rules to keep, things that go wrong. One domain a file."""
