@@ -41,7 +41,7 @@ class PagedCache:
         sin: torch.Tensor,
         scale: float,
     ):
-        self.library, self.heads, self.head_dim, self.dtype = library, heads, head_dim, dtype
+        self.kernels, self.heads, self.head_dim, self.dtype = library, heads, head_dim, dtype
         layer_bytes = 2 * kv_heads * head_dim * BLOCK * dtype.itemsize
         self.block_bytes = layers * layer_bytes
         self.cos, self.sin = cos, sin
@@ -108,7 +108,7 @@ class PagedCache:
     def attention(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Rotate, store and attend. qkv: (tokens, (heads + 2 kv_heads) head_dim); returns (tokens, heads head_dim)."""
         out = torch.empty(qkv.shape[0], self.heads * self.head_dim, dtype=self.dtype)
-        self.library.cm2_attention(ctypes.byref(self.batch), layer, qkv.data_ptr(), out.data_ptr())
+        self.kernels.cm2_attention(ctypes.byref(self.batch), layer, qkv.data_ptr(), out.data_ptr())
         return out
 
     def add_norm(
@@ -118,14 +118,14 @@ class PagedCache:
         tokens, width = hidden.shape
         out = torch.empty(tokens, width, dtype=self.dtype)
         given = None if delta is None else delta.data_ptr()
-        self.library.cm2_add_norm(tokens, width, hidden.data_ptr(), given, weight.data_ptr(), eps, out.data_ptr())
+        self.kernels.cm2_add_norm(tokens, width, hidden.data_ptr(), given, weight.data_ptr(), eps, out.data_ptr())
         return out
 
     def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         """silu(gate) * up. gate_up: (tokens, 2 width); returns (tokens, width)."""
         tokens, width = gate_up.shape
         out = torch.empty(tokens, width // 2, dtype=self.dtype)
-        self.library.cm2_silu_mul(tokens, width // 2, gate_up.data_ptr(), out.data_ptr())
+        self.kernels.cm2_silu_mul(tokens, width // 2, gate_up.data_ptr(), out.data_ptr())
         return out
 
     def _used(self, row: int) -> int:
