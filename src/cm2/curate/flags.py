@@ -37,10 +37,10 @@ FLAGS = {
     "deep_nesting": "a tool response is nested unusually deeply",
 }
 _TEMPLATE = re.compile(r"<\|[a-z_ ]{2,30}\|>")
-_ORDERS = re2.compile(
-    r"(?i)\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instruction|checklist|rubric|prompt|above|previous|rules)"
-    r"|\b(?:pass|met|satisfied)\s*[=:]\s*true\b[^.\n]{0,30}\b(?:every|all|each)\b"
-    r"|\bmark\b[^.\n]{0,20}\b(?:all|every)\b[^.\n]{0,20}\b(?:items?|true|passed|satisfied)\b"
+_ORDERS = re2.compile(  # over bytes: a text would be encoded first and its places counted anew
+    rb"(?i)\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instruction|checklist|rubric|prompt|above|previous|rules)"
+    rb"|\b(?:pass|met|satisfied)\s*[=:]\s*true\b[^.\n]{0,30}\b(?:every|all|each)\b"
+    rb"|\bmark\b[^.\n]{0,20}\b(?:all|every)\b[^.\n]{0,20}\b(?:items?|true|passed|satisfied)\b"
 )
 _WIDE = "\u200b\u2060\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _ODD = re.compile(f"[{re.escape(CONTROL.decode())}{_WIDE}]")
@@ -58,8 +58,8 @@ def sizes(row: Reading, limits: Limits, found: Findings) -> None:
             if len(text) > limits.text:
                 message = f"{len(text):,} characters; at most {limits.text:,} make a message"
                 found.reject("limit", message, f"messages[{index}].content")
-    if row.answers.count("{") + row.answers.count("[") > limits.odd_depth:
-        for index in row.tool:
+    if len(row.answers) > limits.odd_depth and row.answers.count("{") + row.answers.count("[") > limits.odd_depth:
+        for index in row.layout.tool:
             text = row.texts[index]
             if text.count("{") + text.count("[") > limits.odd_depth:
                 _depth(text, f"messages[{index}].content", limits, found)
@@ -99,8 +99,12 @@ def oddities(row: Reading, found: Findings) -> None:
             _mark("control_characters", _ODD, row, found)
         if not _is_unicode(row.said):
             _mark("lone_surrogate", _SURROGATE, row, found)
-    if _ORDERS.search(row.answers):
-        _mark("injection", _ORDERS, row, found, "t")
+    if row.answers and _ORDERS.search(row.answers.encode(errors="replace")):
+        for index in row.layout.tool:
+            match = _ORDERS.search(row.texts[index].encode(errors="replace"))
+            if match is not None:
+                order = match.group().decode(errors="replace")
+                found.flag("injection", f"{order[:80]!a} stands in the response", f"messages[{index}].content")
 
 
 def not_strict(text: bytes, found: Findings) -> None:
@@ -117,10 +121,9 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} stands in the row")
 
 
-def _mark(flag: str, pattern: Any, row: Reading, found: Findings, letters: str = "suact") -> None:
-    for index, letter in enumerate(row.shape):
-        text = row.texts[index]
-        match = pattern.search(text) if letter in letters else None
+def _mark(flag: str, pattern: re.Pattern[str], row: Reading, found: Findings) -> None:
+    for index, text in enumerate(row.texts):
+        match = pattern.search(text)
         if match is not None:
             found.flag(flag, f"{match.group()[:80]!a} stands in the text", f"messages[{index}].content")
 

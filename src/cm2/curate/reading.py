@@ -1,11 +1,12 @@
 """One pass over a row: what the rules look at.
 
-`shape` holds one letter a message (s system, u user, a assistant, c assistant with calls, t tool, x anything else), so
-that questions of order are questions to a short text.
+`shape` holds one letter a message, so that questions of order are questions to a short text: s system, u user,
+a assistant, c assistant with calls, t tool, ? another message with calls, x anything else.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -40,19 +41,39 @@ class Call(msgspec.Struct, gc=False):
         return f"messages[{self.message}].{place}.{key}"
 
 
+class Layout(msgspec.Struct, frozen=True):
+    """What a shape alone tells; few shapes make up a data set, so each is looked at once."""
+
+    agent: tuple[int, ...]
+    """Indexes of the assistant messages."""
+    callers: tuple[int, ...]
+    """Those of them that call tools."""
+    replies: tuple[int, ...]
+    """Those that do not."""
+    tool: tuple[int, ...]
+    """Indexes of the tool messages."""
+    foreign: tuple[int, ...]
+    """Indexes of other messages that call tools."""
+
+
+@lru_cache(maxsize=4096)
+def _layout(shape: str) -> Layout:
+    def at(letters: str) -> tuple[int, ...]:
+        return tuple(index for index, letter in enumerate(shape) if letter in letters)
+
+    return Layout(at("ac"), at("c"), at("a"), at("t"), at("?"))
+
+
 class Reading(msgspec.Struct, gc=False):
     """A row as the rules see it."""
 
     messages: list[Message]
     shape: str
+    layout: Layout
     texts: list[str]
     """The content of each message, empty where there is none."""
     calls: list[list[Call]]
     """The calls of each message with letter c."""
-    agent: list[int]
-    """Indexes of the assistant messages."""
-    tool: list[int]
-    """Indexes of the tool messages."""
     said: str
     """All texts, one after the other."""
     marks: bytes
@@ -69,24 +90,28 @@ def read(data: Data, found: Findings) -> Reading:
     """A row's messages."""
     messages, letters = data.messages, _LETTERS
     texts = [message.content or "" for message in messages]
-    shape = [letters.get(message.role, "x") for message in messages]
-    agent = [index for index, letter in enumerate(shape) if letter == "a"]
-    tool = [index for index, letter in enumerate(shape) if letter == "t"]
-    asked: list[list[Call]] = []
-    for index in [index for index, message in enumerate(messages) if message.tool_calls or message.function_call]:
-        if shape[index] == "a":
-            shape[index] = "c"
-            asked.append(_calls(messages[index], index))
-        else:
-            message = f"a message with role '{messages[index].role}' calls tools"
-            found.reject("structure", message, f"messages[{index}]")
+    shape = "".join(
+        [
+            ("c" if message.role == "assistant" else "?")
+            if message.tool_calls or message.function_call
+            else letters.get(message.role, "x")
+            for message in messages
+        ]
+    )
+    layout = _layout(shape)
+    for index in layout.foreign:
+        message = f"a message with role '{messages[index].role}' calls tools"
+        found.reject("structure", message, f"messages[{index}]")
+    calls = [_calls(messages[index], index) for index in layout.callers]
     said = "\n".join(texts)
     marks = said.encode(errors="replace").translate(None, _PLAIN)
     brackets = marks.count(b"<")
-    ends = [texts[index].find(CLOSE) if texts[index].startswith(OPEN) else -1 for index in agent] if brackets else []
+    ends = []
+    if brackets:
+        ends = [texts[at].find(CLOSE) if texts[at].startswith(OPEN) else -1 for at in layout.agent]
     plain = brackets == 2 * len(ends) and -1 not in ends
-    answers = "\n".join([texts[index] for index in tool])
-    return Reading(messages, "".join(shape), texts, asked, agent, tool, said, marks, ends, plain, answers)
+    answers = "\n".join([texts[index] for index in layout.tool])
+    return Reading(messages, shape, layout, texts, calls, said, marks, ends, plain, answers)
 
 
 def _calls(message: Message, at: int) -> list[Call]:

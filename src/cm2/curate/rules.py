@@ -84,18 +84,19 @@ def call_response_match(row: Reading, tools: Tools, profile: Profile, found: Fin
     for calls in row.calls:
         at, count = calls[0].message, len(calls)
         end = at + 1 + count
-        if shape[at + 1 : end + 1].rstrip("sauxc") != "t" * count:
+        if not shape.startswith("t" * count, at + 1) or shape.startswith("t", end):
             responses = len(shape[at + 1 :]) - len(shape[at + 1 :].lstrip("t"))
             message = f"{count} call(s), {responses} response(s)"
             found.reject(rule, message, f"messages[{at}].tool_calls")
             continue
         crossed = False
-        for call, response in zip(calls, messages[at + 1 : end], strict=True):
-            if call.id is not None:
-                if call.id in seen:
+        for index, call in enumerate(calls, at + 1):
+            id, answered = call.id, messages[index].tool_call_id
+            if id is not None:
+                if id in seen:
                     found.flag("call_id_reused", "an earlier call has the same id", f"messages[{at}].tool_calls")
-                seen.add(call.id)
-                crossed |= response.tool_call_id != call.id and response.tool_call_id is not None
+                seen.add(id)
+                crossed |= answered != id and answered is not None
         if crossed:
             _crossed({call.id for call in calls}, row, at + 1, end, found)
 
@@ -115,7 +116,7 @@ def response_in_assistant(row: Reading, tools: Tools, profile: Profile, found: F
     """Rule 4: what a tool says stands in a tool message. A call written as text is flagged."""
     if row.plain:
         return
-    for index in row.agent:
+    for index in row.layout.agent:
         text = row.texts[index]
         mark = next((mark for mark in _RESPONSE_MARKS if mark in text), None)
         if mark is not None:
@@ -137,7 +138,7 @@ def arguments_json(row: Reading, tools: Tools, profile: Profile, found: Findings
 
 def response_json(row: Reading, tools: Tools, profile: Profile, found: Findings) -> None:
     """Rule 5, second half: tool responses are JSON. Where text is allowed, what looks like broken JSON is flagged."""
-    for index in row.tool:
+    for index in row.layout.tool:
         text = row.texts[index]
         try:
             _json(text)
@@ -175,11 +176,12 @@ def think_tags(row: Reading, tools: Tools, profile: Profile, found: Findings) ->
     """Rule 7: one thinking section, first in the message, private to the assistant."""
     if not row.plain or (profile.thinking and not row.ends):
         _think_closely(row, profile, found)
-    for index, end in zip(row.agent, row.ends, strict=False):  # no ends where there are no brackets
-        text = row.texts[index]
-        if 0 < end < _SHORT and not text[len(OPEN) : end].strip():
-            found.flag("empty_thinking", "the thinking section is empty", f"messages[{index}].content")
-        if 0 < end == len(text) - len(CLOSE) and row.shape[index] == "a":
+    if row.ends and min(row.ends) < _SHORT:
+        for index, end in zip(row.layout.agent, row.ends, strict=True):
+            if end > 0 and not row.texts[index][len(OPEN) : end].strip():
+                found.flag("empty_thinking", "the thinking section is empty", f"messages[{index}].content")
+    for index in row.layout.replies:
+        if row.texts[index].endswith(CLOSE):
             found.flag("thinking_without_reply", "a reply of thinking only", f"messages[{index}].content")
 
 

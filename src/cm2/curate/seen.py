@@ -1,6 +1,6 @@
-"""Whether something was seen before, in 8 to 16 bytes each: a table of 64-bit hashes.
+"""Whether something was seen before, in 12 to 48 bytes each: a table of 64-bit hashes.
 
-A set of Python numbers takes about ten times that, which shows when hundreds of thousands of rows stream by. Two
+A set of Python numbers takes several times that, which shows when hundreds of thousands of rows stream by. Two
 different things share a hash once in 2**64; a collision costs one wrong flag.
 """
 
@@ -24,7 +24,7 @@ class Seen:
         """Whether this came before; from now on it did."""
         key = (hash((thing,)) & _WORD) or 1  # 0 marks a free place; a tuple's hash is well mixed, a number's is not
         place = self._place(key)
-        if self._table[place] == key:
+        if self._table[place]:
             return True
         self._table[place] = key
         self._count += 1
@@ -41,7 +41,7 @@ class Seen:
 
     def _grow(self) -> None:
         old = self._table
-        self._table = array("Q", bytes(16 * len(old)))
+        self._table = array("Q", bytes(32 * len(old)))  # four times as many places
         self._mask = len(self._table) - 1
         for key in old:
             if key:

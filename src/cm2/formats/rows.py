@@ -232,7 +232,8 @@ class RowWriter:
         else:
             self.count += 1
             with self._named():
-                self._file.write(line + b"\n")
+                self._file.write(line)
+                self._file.write(b"\n")
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
