@@ -45,7 +45,7 @@ from cm2.rollout import Environment
 from cm2.rollout.driver import Driver
 from cm2.rollout.sampling import Sampling
 from cm2.train.embedded import load_model
-from cm2.train.engine import _freeze
+from cm2.train.engine import freeze
 from cm2.train.progress import hush
 from cm2.train.rl import RlConfig, train_rl
 from cm2.worlds import world_of
@@ -89,7 +89,7 @@ def theirs(args: argparse.Namespace, tasks: list[Task], scratch: Path) -> list[N
     """The numbers of each step of TRL's trainer."""
     model, tokenizer = load_model(args.model)
     if args.layers:
-        _freeze(model, args.layers)
+        freeze(model, args.layers)
     config = RlConfig(input="", output="")
     trainer = make_peer(
         model,

@@ -20,26 +20,27 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LABELS = {"reward": "checklist reward", "strict_pass": "strict pass", "outcome": "true outcome"}
 
 
-def table(rows: list[dict[str, Any]], start: dict[tuple[str, str, str], float]) -> str:
-    """A Markdown table of start, SFT and RL with the paired difference."""
-    lines = ["| dialogues | decoding | measure | start | SFT | RL | RL − SFT (95 %) |", "|---|---|---|---|---|---|---|"]
+def table(rows: list[dict[str, Any]], start: dict[tuple[str, str, str], dict[str, Any]]) -> str:
+    """A Markdown table of start, SFT and RL with the paired difference; (n) is the number of tasks."""
+    head = "| dialogues | decoding | measure | start (n) | SFT | RL | RL − SFT (95 %) | n |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         first = start.get((row["split"], row["mode"], row["metric"]))
-        told = "–" if first is None else f"{first:.2f}"
+        told = "–" if first is None else f"{first['mean']:.2f} ({first['n']})"
         change = f"{row['difference']:+.3f} ({row['low']:+.3f} … {row['high']:+.3f})"
         names = f"{row['split']} | {row['mode']} | {LABELS[row['metric']]}"
-        lines.append(f"| {names} | {told} | {row['before']:.3f} | {row['after']:.3f} | {change} |")
+        lines.append(f"| {names} | {told} | {row['before']:.3f} | {row['after']:.3f} | {change} | {row.get('n', '')} |")
     return "\n".join(lines)
 
 
-def started(folder: Path) -> dict[tuple[str, str, str], float]:
+def started(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     """What the untrained model scored, by split, mode and measure."""
     found = {}
     for file in sorted((folder / "eval").glob("start-*/summary.json")):
         one = json.loads(file.read_text())
         for metric in LABELS:
             if one.get(metric):
-                found[one["split"], one["mode"], metric] = one[metric]["mean"]
+                found[one["split"], one["mode"], metric] = one[metric]
     return found
 
 

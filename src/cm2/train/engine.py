@@ -51,7 +51,7 @@ def make_trainer(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: 
     hush()
     getLogger("trl").setLevel(ERROR)  # it warns of every row that was not run and so has no reward
     if config.layers:
-        _freeze(model, config.layers)
+        freeze(model, config.layers)
     cuda = torch.cuda.is_available()
     bf16 = config.dtype == "bfloat16" or (config.dtype == "auto" and multiplies_bf16())
     rows = config.prompts * config.group
@@ -103,7 +103,7 @@ def make_trainer(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: 
     return trainer
 
 
-def _freeze(model: Any, layers: int) -> None:
+def freeze(model: Any, layers: int) -> None:
     """Leave only the top `layers` and the final norm trainable. The layers below then need no backward pass."""
     core = unwrap(model)
     stack = core.model.layers
