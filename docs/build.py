@@ -1,6 +1,7 @@
-"""Fill the documentation's result tables and picture from the last demo (and study): `make docs`.
+"""Fill the documentation's result tables and pictures from the last demo and studies: `make docs`.
 
-Tables stand between `<!-- demo:begin -->` and `<!-- demo:end -->` (or study:…); numbers are written as they came out.
+A run lives in runs/NAME; its table stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` on any page, its
+picture in docs/images/NAME.png. A folder with `seed-0`, `seed-1` … is a study. Numbers are written as they came out.
 """
 
 from __future__ import annotations
@@ -44,42 +45,70 @@ def started(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     return found
 
 
-def picture(folder: Path, summary: dict[str, Any], target: Path) -> None:
-    """The reward curve of RL, and start, SFT and RL side by side with their intervals."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=(1, 1.25))
-    metrics = [json.loads(line) for line in (folder / "rl" / "metrics.jsonl").read_text().splitlines()]
-    steps = [one["step"] for one in metrics]
-    for name, colour in (("reward", "#2563eb"), ("outcome", "#059669")):
-        values = [one[name] for one in metrics]
-        window = 5
-        smooth = [
-            sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1])
-            for i in range(len(values))
-        ]
-        left.plot(steps, values, ".", color=colour, alpha=0.3)
-        left.plot(steps, smooth, color=colour, label=LABELS[name])
-    left.set(xlabel="update", title="training rollouts (mean of 5 updates)", ylim=(0, 1))
-    left.legend(frameon=False)
-    names = [("heldout", "greedy"), ("heldout", "sampled"), ("unseen", "greedy"), ("unseen", "sampled")]
+def study_table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of a study: the difference over all tasks, and over seeds."""
+    head = "| dialogues | decoding | measure | SFT | RL | RL − SFT (95 % over tasks) | by seed | 95 % over seeds | n |"
+    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        change = f"{row['difference']:+.3f} ({row['low']:+.3f} … {row['high']:+.3f})"
+        seeds = ", ".join(f"{value:+.3f}" for value in row["by_seed"])
+        over = f"{row['seeds_low']:+.3f} … {row['seeds_high']:+.3f}" if len(row["by_seed"]) > 1 else "–"
+        names = f"{row['split']} | {row['mode']} | {LABELS[row['metric']]}"
+        lines.append(
+            f"| {names} | {row['before']:.3f} | {row['after']:.3f} | {change} | {seeds} | {over} | {row['n']} |"
+        )
+    return "\n".join(lines)
+
+
+def curve(axis: Any, run: Path, name: str, colour: str, label: str | None) -> None:
+    """A measure of the training rollouts, update by update, with the mean of five."""
+    metrics = [json.loads(line) for line in (run / "rl" / "metrics.jsonl").read_text().splitlines()]
+    found = [(one["step"], one[name]) for one in metrics if one.get(name) is not None]
+    if not found:
+        return
+    steps, values = zip(*found, strict=True)
+    smooth = [sum(values[max(0, i - 4) : i + 1]) / len(values[max(0, i - 4) : i + 1]) for i in range(len(values))]
+    axis.plot(steps, values, ".", color=colour, alpha=0.3)
+    axis.plot(steps, smooth, color=colour, label=label)
+
+
+def bars(axis: Any, runs: list[Path]) -> None:
+    """The reward of start, SFT and RL on every evaluation, over seeds; a line each is a 95 % interval of one run."""
+    split = [place for place in ("heldout", "unseen") if (runs[0] / "eval" / f"sft-{place}-greedy").is_dir()]
+    names = [(place, mode) for place in split for mode in ("greedy", "sampled")]
     for offset, (agent, colour) in enumerate((("start", "#9ca3af"), ("sft", "#60a5fa"), ("rl", "#1d4ed8"))):
-        for place, (split, mode) in enumerate(names):
-            file = folder / "eval" / f"{agent}-{split}-{mode}" / "summary.json"
-            if not file.exists():
+        for place, (where, mode) in enumerate(names):
+            files = [run / "eval" / f"{agent}-{where}-{mode}" / "summary.json" for run in runs]
+            values = [json.loads(file.read_text())["reward"] for file in files if file.exists()]
+            if not values:
                 continue
-            value = json.loads(file.read_text())["reward"]
-            error = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
             label = agent.upper() if place == 0 and agent != "start" else agent if place == 0 else None
-            right.bar(
-                place + (offset - 1) * 0.27, value["mean"], 0.25, yerr=error, color=colour, label=label, capsize=2
-            )
-    right.set(title="checklist reward, dialogues never trained on", ylim=(0, 1))
-    right.set_xticks(range(len(names)), [f"{split}\n{mode}" for split, mode in names])
-    right.legend(frameon=False, ncols=3)
+            middle = place + (offset - 1) * 0.27
+            axis.bar(middle, sum(one["mean"] for one in values) / len(values), 0.25, color=colour, label=label)
+            for number, one in enumerate(values):
+                x = middle + (number - (len(values) - 1) / 2) * 0.06
+                axis.plot([x, x], [one["low"], one["high"]], color="#374151", linewidth=1)
+    axis.set(title="checklist reward, dialogues never trained on", ylim=(0, 1))
+    axis.set_xticks(range(len(names)), [f"{where}\n{mode}" for where, mode in names])
+    axis.legend(frameon=False, ncols=3)
+
+
+def picture(runs: list[Path], target: Path) -> None:
+    """The reward curves of RL, and start, SFT and RL side by side with their intervals."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=(1, 1.25))
+    for number, run in enumerate(runs):
+        for name, colour in (("reward", "#2563eb"), ("outcome", "#059669")):
+            curve(left, run, name, colour, LABELS[name] if number == 0 else None)
+    seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
+    left.set(xlabel="update", title=f"training rollouts{seeds} (mean of 5 updates)", ylim=(0, 1))
+    left.legend(frameon=False)
+    bars(right, runs)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target, dpi=130)
+    plt.close(figure)
 
 
 def fill(name: str, text: str) -> int:
@@ -97,15 +126,16 @@ def fill(name: str, text: str) -> int:
 def main() -> None:
     """Fill what there is a result for."""
     done = 0
-    for name, folder in (("demo", ROOT / "runs" / "demo"), ("study", ROOT / "runs" / "study")):
+    for name in ("demo", "study", "study-taskmaster4"):
+        folder = ROOT / "runs" / name
         file = folder / "summary.json"
         if not file.exists():
-            print(f"{file} is absent: its tables stay as they are", file=sys.stderr)
+            print(f"{file} is absent: its table and picture stay as they are", file=sys.stderr)
             continue
-        summary = json.loads(file.read_text())
-        done += fill(name, table(summary["comparison"], started(folder) if name == "demo" else {}))
-        if name == "demo":
-            picture(folder, summary, ROOT / "docs" / "images" / "demo.png")
+        rows = json.loads(file.read_text())["comparison"]
+        seeds = sorted(folder.glob("seed-*"))
+        done += fill(name, study_table(rows) if seeds else table(rows, started(folder)))
+        picture(seeds or [folder], ROOT / "docs" / "images" / f"{name}.png")
     print(f"{done} tables filled")
 
 

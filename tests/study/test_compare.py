@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from cm2.dialogue import Dialogue
@@ -32,7 +33,7 @@ def evaluations(folder, before, after):
     for mode in ("greedy", "sampled"):
         stored(folder, f"sft-heldout-{mode}", before)
         stored(folder, f"rl-heldout-{mode}", after)
-    return compare(folder, ["heldout"])
+    return compare([folder], ["heldout"])
 
 
 def test_a_clear_rise_is_called_one(tmp_path):
@@ -52,15 +53,19 @@ def test_no_rise_and_a_fall_are_said_as_plainly(tmp_path):
     assert verdict_of([]) == "There is nothing to compare."
 
 
-def test_seeds_are_pooled_with_a_t_interval():
-    rows = [
-        [{"split": "heldout", "mode": "greedy", "metric": "reward", "before": 0.5, "after": 0.5 + d, "difference": d}]
-        for d in (0.1, 0.2, 0.3)
-    ]
-    (found,) = pooled([{"comparison": one} for one in rows])
-    assert found["difference"] == pytest.approx(0.2) and found["by_seed"] == [0.1, 0.2, 0.3]
-    # s = 0.1, s / √3 = 0.057735, t(0.975, 2) = 4.302653
-    assert (found["low"], found["high"]) == pytest.approx((0.2 - 0.248414, 0.2 + 0.248414), abs=1e-5)
+def test_seeds_are_pooled_over_tasks_and_over_seeds(tmp_path):
+    folders, runs = [], []
+    for seed, after in enumerate(([1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0])):
+        folders.append(tmp_path / str(seed))
+        one = evaluations(folders[-1], [0.0] * 4, after)
+        runs.append({"comparison": [msgspec.to_builtins(row) for row in one]})
+    found = pooled(runs, [msgspec.to_builtins(row) for row in compare(folders, ["heldout"])])
+    assert len(found) == 6
+    for row in found:  # the same ids in three seeds are twelve tasks
+        assert (row["n"], row["before"], row["after"], row["difference"]) == (12, 0.0, 0.5, 0.5)
+        assert row["by_seed"] == [0.25, 0.5, 0.75] and 0.2 < row["low"] < 0.5 < row["high"] < 0.8
+        # s = 0.25, s / √3 = 0.1443376, t(0.975, 2) = 4.302653
+        assert (row["seeds_low"], row["seeds_high"]) == pytest.approx((0.5 - 0.621034, 0.5 + 0.621034), abs=1e-5)
 
 
 def rows(count):

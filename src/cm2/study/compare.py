@@ -25,23 +25,31 @@ class Compared(Difference, kw_only=True):
     metric: str
 
 
-def compare(folder: Path, splits: list[str], before: str = "sft", after: str = "rl") -> list[Compared]:
+def compare(folders: list[Path], splits: list[str], before: str = "sft", after: str = "rl") -> list[Compared]:
     """The differences of two checkpoints on every split, mode and metric that both evaluations have.
 
     Args:
-        folder: holds an evaluation a checkpoint, split and mode: NAME-SPLIT-MODE.
+        folders: each holds an evaluation a checkpoint, split and mode: NAME-SPLIT-MODE. Several are runs of several
+            seeds; a task of one is another task than that of the same id in the next.
         splits: in the order of the table.
         before, after: the checkpoints' names.
     """
     found = []
     for split in splits:
         for mode in ("greedy", "sampled"):
-            files = [folder / f"{name}-{split}-{mode}" / "rollouts.jsonl" for name in (before, after)]
             for metric in METRICS:
-                a, b = (by_task(read_rollouts(str(file)), metric) for file in files)
+                a, b = (_values(folders, f"{name}-{split}-{mode}", metric) for name in (before, after))
                 value = difference(a, b)
                 if value is not None:
                     found.append(Compared(**msgspec.structs.asdict(value), split=split, mode=mode, metric=metric))
+    return found
+
+
+def _values(folders: list[Path], evaluation: str, metric: str) -> dict[str, float]:
+    found = {}
+    for number, folder in enumerate(folders):
+        values = by_task(read_rollouts(str(folder / evaluation / "rollouts.jsonl")), metric)
+        found.update({f"{number}/{id}": value for id, value in values.items()})
     return found
 
 

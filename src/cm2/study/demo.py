@@ -142,7 +142,7 @@ def ladder(folder: Path, stages: Stages, plan: Plan, splits: Splits) -> dict[str
         "--max-tokens", plan.max_tokens, "--seed", plan.seed, "--save-every", 240, about=minutes * 60,
     )  # fmt: skip
     evaluate(stages, folder, plan, splits, "rl", rl / "model", about=evaluation)
-    found = compare(folder / "eval", list(splits.evaluation))
+    found = compare([folder / "eval"], list(splits.evaluation))
     summary = {
         "verdict": verdict_of(found),
         "comparison": msgspec.to_builtins(found),

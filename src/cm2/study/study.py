@@ -1,7 +1,8 @@
 """The study: the ladder with several seeds and a longer budget, on sample worlds or on a file of real dialogues.
 
 Each seed is a run of its own (its data, cold start and draws differ), resumable stage by stage. At the end the seeds
-are put together: the mean difference of RL against SFT over seeds, with the spread between them.
+are put together, with two intervals that answer two questions: over the tasks of all seeds (are these trained agents
+better?) and over the seeds (would the next seed's be?), which three seeds can only answer broadly.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy import stats
 
 from cm2.errors import DataError, Where
 from cm2.formats import RowWriter, read_rows
-from cm2.study.compare import NAMES
+from cm2.study.compare import NAMES, compare
 from cm2.study.demo import Plan, Splits, curated, ladder, sample_worlds
 from cm2.study.stages import Stages
 
@@ -39,7 +40,7 @@ def run(config: StudyConfig) -> dict[str, Any]:
         DataError: the file of dialogues is too small.
     """
     folder = Path(config.output)
-    found = []
+    found, evaluations = [], []
     for seed in range(config.seeds):
         plan = msgspec.structs.replace(config.plan, seed=seed)
         own = folder / f"seed-{seed}"
@@ -49,7 +50,14 @@ def run(config: StudyConfig) -> dict[str, Any]:
             sample_worlds(stages, own / "data", plan) if config.data is None else real(stages, own, plan, config.data)
         )
         found.append(ladder(own, stages, plan, splits))
-    summary = {"seeds": config.seeds, "data": config.data or "sample worlds", "comparison": pooled(found)}
+        evaluations.append(own / "eval")
+    over_tasks = msgspec.to_builtins(compare(evaluations, list(splits.evaluation)))
+    summary = {
+        "seeds": config.seeds,
+        "data": config.data or "sample worlds",
+        "comparison": pooled(found, over_tasks),
+        "plan": msgspec.to_builtins(config.plan),
+    }
     Stages(folder, total=0).write("summary.json", summary)
     return summary
 
@@ -91,28 +99,22 @@ def _step(count: int) -> int:
     return step
 
 
-def pooled(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Over seeds: the mean before, after and difference of each row, with a t interval over several seeds."""
+def pooled(runs: list[dict[str, Any]], over_tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the comparison over the tasks of all seeds, each with its difference in every seed and the t interval
+    over seeds (`seeds_low`, `seeds_high`; where there are several that differ)."""
     found = []
-    for rows in zip(*(run["comparison"] for run in runs), strict=True):
-        values = [row["difference"] for row in rows]
+    for row in over_tasks:
+        place = {key: row[key] for key in ("split", "mode", "metric")}
+        values = [
+            one["difference"]
+            for run in runs
+            for one in run["comparison"]
+            if all(one[key] == value for key, value in place.items())
+        ]
         mean = sum(values) / len(values)
         low = high = mean
         if len(values) > 1 and max(values) > min(values):
             low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
-        first = rows[0]
-        found.append(
-            {
-                "split": first["split"],
-                "mode": first["mode"],
-                "metric": first["metric"],
-                "label": NAMES[first["metric"]],
-                "before": sum(row["before"] for row in rows) / len(rows),
-                "after": sum(row["after"] for row in rows) / len(rows),
-                "difference": mean,
-                "low": float(low),
-                "high": float(high),
-                "by_seed": values,
-            }
-        )
+        more = {"by_seed": values, "seeds_low": float(low), "seeds_high": float(high)}
+        found.append({**row, "label": NAMES[row["metric"]], **more})
     return found
