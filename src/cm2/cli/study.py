@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         data: Annotated[str | None, typer.Option(help="A file of real dialogues instead of sample worlds.")] = None,
         seeds: Annotated[int, typer.Option(help="Runs of the ladder.")] = 3,
         rl_minutes: Annotated[float, typer.Option(help="Reinforcement learning of each seed.")] = 60.0,
+        updates: Annotated[int, typer.Option(help="The same, counted: the same work whatever else runs.")] = 1000,
         sft_dialogues: Annotated[int | None, typer.Option(help="Default 160; 300 with --data.")] = None,
         rl_dialogues: Annotated[int, typer.Option(help="Tasks to learn from.")] = 2000,
         heldout: Annotated[int, typer.Option(help="Dialogues for the evaluation.")] = 160,
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
         plan = Plan(
             minutes=math.inf,
             rl_minutes=rl_minutes,
+            updates=updates,
             sft_dialogues=sft_dialogues or (160 if data is None else 300),
             rl_dialogues=rl_dialogues,
             heldout=heldout,
