@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
             sft_dialogues=sft_dialogues or (160 if data is None else 300),
             rl_dialogues=rl_dialogues,
             heldout=heldout,
+            sft_micro=8 if data is None else 2,
             unseen=unseen,
             max_tokens=max_tokens,
             max_step_tokens=max_step_tokens,
