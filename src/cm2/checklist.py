@@ -8,6 +8,7 @@ the others.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Literal
 
@@ -118,7 +119,12 @@ def part_of(step: Step, focus: FocusOn) -> str:
 
 def call_text(name: str, arguments: object) -> str:
     """A tool call as one line of text, the form that evidence snippets quote: `name({"a":1})`."""
-    body = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    if isinstance(arguments, str):
+        return f"{name}({arguments})"
+    try:
+        body = msgspec.json.encode(arguments).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, which an agent's arguments may hold
+        body = json.dumps(arguments, separators=(",", ":"))
     return f"{name}({body})"
 
 

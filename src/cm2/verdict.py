@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+UNSCORED = "unscored: "
+FAILED = ("judge", "provider")
+
 
 class Pointer(msgspec.Struct, omit_defaults=True):
     """Where in the judged trajectory the decision rests. `part` is one of the four `focus_on` values."""
@@ -31,10 +34,35 @@ class Verdict(msgspec.Struct, omit_defaults=True):
     evidence: list[Pointer] = []
     judge: str = "checks"
     cost: float = 0.0
-    """US dollars; 0 for a check."""
+    """US dollars; 0 for a check. A call's cost is shared by the verdicts that came from it."""
     rollout: str = ""
+    owner: str = ""
+    """Whose failure an unscored verdict is: judge (no valid answer), provider, data (a broken item). Empty where nobody
+    failed and there was nothing to decide by."""
+    votes: list[bool | None] = []
+    """What each of several judgements said, where the verdict is their majority; None did not vote."""
 
     @property
     def key(self) -> tuple[str, str, int, int, int, str]:
         """What identifies the verdict in a store."""
         return (self.dialogue, self.rollout, self.variant, self.turn, self.step, self.item)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a model or its provider failed to decide it: another try may."""
+        return self.met is None and self.owner in FAILED
+
+    @property
+    def why_unscored(self) -> str:
+        """The kind of reason, for counting; "" where it is scored."""
+        return "" if self.met is not None else unscored_reason(self.reason)
+
+
+def unscored(kind: str, detail: str = "") -> str:
+    """The reason of an unscored verdict: its kind, which is counted, and what there is to say about this one."""
+    return f"{UNSCORED}{kind}: {detail}" if detail else f"{UNSCORED}{kind}"
+
+
+def unscored_reason(reason: str) -> str:
+    """The kind in a reason that `unscored` wrote."""
+    return reason.removeprefix(UNSCORED).split(":")[0]

@@ -121,3 +121,14 @@ def test_debug_shows_the_trace(tmp_path):
     argv = [sys.executable, "-m", "cm2", "lint", str(tmp_path / "nowhere.jsonl"), "--debug"]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+def test_a_judge_of_rollouts_that_asks_a_model_needs_one(tmp_path, capsys):
+    """Said before anything is asked or written."""
+    out = tmp_path / "rollouts.jsonl"
+    argv = ["rollout", "tasks.jsonl", "-o", str(out), "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
+    for more, told in ((["--judge", "llm"], "give --models"), (["--judge", "hybrid", "--dry-run"], "dry run")):
+        with pytest.raises(SystemExit) as ended:
+            main([*argv, *more])
+        assert ended.value.code == 2 and told in capsys.readouterr().err
+    assert not out.exists()

@@ -26,7 +26,7 @@ _FENCE = re.compile(
     r"(?:^<!-- run(?: exit=(?P<exit>\d+))?(?P<marked>) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S
 )
 _SPAN = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")
-_INDENTED = re.compile(r"^ {4,}(cm2 .*(?:\n {8,}\[.*)*)", re.M)
+_INDENTED = re.compile(r"^ {4,}(cm2 (?:.*\\\n)*.*(?:\n {8,}\[.*)*)", re.M)
 _BOXES = str.maketrans(dict.fromkeys("┏━┳┓┃┡╇┩│└─┴┘", " "))
 LEFT_OUT = "…"
 
@@ -78,7 +78,7 @@ def commands(page: str) -> Iterator[str]:
     for block in blocks(page):
         if block.kind in ("", "console", "bash", "sh"):
             yield from (one.text for one in block.commands if one.text.startswith("cm2 "))
-    yield from (" ".join(found.split()) for found in _INDENTED.findall(_FENCE.sub("", page)))
+    yield from (" ".join(found.replace("\\\n", " ").split()) for found in _INDENTED.findall(_FENCE.sub("", page)))
     yield from (span for span in spans(page) if span.startswith("cm2 "))
 
 
@@ -106,7 +106,11 @@ def wrong(line: str, root: Any) -> list[str]:
     problems: list[str] = []
     while words and hasattr(command, "commands") and not problems:
         name = words.pop(0)
-        if name.startswith("-"):
+        own = getattr(command, "name", None)  # a verb that is a command itself: `cm2 judge IN` beside `cm2 judge train`
+        if own in command.commands and name not in command.commands:
+            words.insert(0, name)
+            command = command.commands[own]
+        elif name.startswith("-"):
             problems += _unknown(line, name, command)
         elif name.isupper() or name == LEFT_OUT:  # `cm2 VERB`: no verb in particular
             return []
@@ -114,6 +118,8 @@ def wrong(line: str, root: Any) -> list[str]:
             command = command.commands[name]
         else:
             return [*problems, f"{line!r}: there is no verb {name}"]
+    if hasattr(command, "commands") and command.name in command.commands:
+        command = command.commands[command.name]
     for word in words:
         problems += _unknown(line, word, command)
     return problems

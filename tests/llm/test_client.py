@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx
 import pytest
 
 from cm2.errors import ConfigError
@@ -152,3 +153,67 @@ def test_thinking_can_be_left_out():
 def test_a_bad_endpoint_is_refused_when_it_is_made(settings):
     with pytest.raises(ConfigError):
         Endpoint(**({"base_url": "http://h/v1", "model": "m"} | settings))
+
+
+class Trickle(httpx.AsyncByteStream):
+    """A body that comes in small pieces for ever."""
+
+    def __init__(self, piece: bytes, pause: float):
+        self.piece, self.pause = piece, pause
+
+    async def __aiter__(self):
+        while True:
+            yield self.piece
+            await asyncio.sleep(self.pause)
+
+
+async def once(reply, **settings):
+    transport = httpx.MockTransport(lambda request: reply)
+    async with ChatClient(Endpoint("http://h/v1", "m", retries=0, **settings), transport=transport) as client:
+        return await client.complete(HELLO)
+
+
+def test_an_answer_that_trickles_for_ever_counts_as_failed_in_time():
+    started = time.monotonic()
+    with pytest.raises(ProviderError, match="TimeoutError"):
+        asyncio.run(once(httpx.Response(200, stream=Trickle(b" ", 0.01)), timeout=0.3))
+    assert time.monotonic() - started < 5
+
+
+def test_an_answer_without_end_is_not_read_to_the_end():
+    with pytest.raises(ProviderError, match="no chat completion"):
+        asyncio.run(once(httpx.Response(200, stream=Trickle(b" " * (8 << 20), 0)), timeout=60))
+
+
+def test_an_error_that_comes_as_a_success_is_told():
+    reply = httpx.Response(200, json={"error": {"message": "no capacity", "code": 502}})
+    with pytest.raises(ProviderError, match="no chat completion: no capacity"):
+        asyncio.run(once(reply))
+
+
+def test_user_and_password_of_an_address_are_sent_and_not_part_of_it():
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return httpx.Response(200, json=says("hi").body)
+
+    async def run():
+        endpoint = Endpoint("http://me:p%40ss@h/v1", "m")
+        async with ChatClient(endpoint, transport=httpx.MockTransport(answer)) as client:
+            await client.complete(HELLO)
+
+    asyncio.run(run())
+    assert str(seen[0].url) == "http://h/v1/chat/completions"
+    assert seen[0].headers["Authorization"] == "Basic bWU6cEBzcw=="
+
+
+def test_cached_and_missing_token_counts():
+    body = says("hi").body
+    body["usage"] |= {"prompt_tokens": 50, "prompt_tokens_details": {"cached_tokens": 40}}
+    assert asyncio.run(once(httpx.Response(200, json=body))).cached_tokens == 40
+    body["usage"] = {"prompt_tokens": 50, "prompt_cache_hit_tokens": 30, "completion_tokens": None}
+    done = asyncio.run(once(httpx.Response(200, json=body)))
+    assert (done.cached_tokens, done.completion_tokens, done.counted) == (30, 0, True)
+    del body["usage"]
+    assert not asyncio.run(once(httpx.Response(200, json=body))).counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 
@@ -395,3 +396,64 @@ def test_an_error_inside_the_engine_is_raised_and_its_rows_are_given_back(chat):
     assert all(length == 0 for length in engine.cache.lengths)
     engine.extend = extend
     assert all(one.segments for one in ours.run(environments([short()] * 8)))
+
+
+class SlowJudge:
+    """The checks, said later: each turn's verdicts wait for `before`."""
+
+    def __init__(self, before):
+        self.before, self.asked = before, 0
+
+    def judge(self, dialogue, turn, checklist, since=0):
+        return ChecksJudge().judge(dialogue, turn, checklist, since)
+
+    async def judge_async(self, dialogue, turn, checklist, since=0):
+        self.asked += 1
+        await self.before(self.asked)
+        return self.judge(dialogue, turn, checklist, since)
+
+
+def judged(judge):
+    return environments([task()] * 4 + [short("b")] * 3 + [task()] * 2, judge)
+
+
+@pytest.mark.parametrize("workers, room", [(1, 900), (2, 900), (1, 420)])
+def test_answers_that_must_be_awaited_change_nothing_but_the_order(chat, workers, room):
+    async def later(number):
+        await asyncio.sleep(0.003 * (number * 7 % 5))
+
+    judge, small = SlowJudge(later), Sampling(max_step_tokens=60, max_tokens=room)
+    sync = driver(chat, sampling=small, workers=workers).run(judged(ChecksJudge()))
+    slow = driver(chat, sampling=small, workers=workers).run(judged(judge))
+    assert {one.reason for one in sync} & ({"limit_tokens"} if room < 900 else {"completed", "strict", "limit_tokens"})
+    assert judge.asked and [ids_of(one) for one in slow] == [ids_of(one) for one in sync]
+    assert [one.verdicts for one in slow] == [one.verdicts for one in sync]
+    assert [one.reason for one in slow] == [one.reason for one in sync]
+
+
+def test_other_rollouts_are_decoded_while_one_is_judged(chat):
+    made = driver(chat)
+    reader = made.engines[0] = Reader(made.engines[0])
+
+    async def until_others_went_on(number):
+        if number > 1:
+            return
+        seen = reader.tokens
+        for _ in range(1000):
+            if reader.tokens > seen + 5:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("nothing was decoded meanwhile")
+
+    rollouts = made.run(judged(SlowJudge(until_others_went_on)))
+    assert all(one.failure is None for one in rollouts)
+
+
+def test_a_judge_that_fails_later_costs_its_rollout_only(chat):
+    async def broken(number):
+        if number == 1:
+            raise RuntimeError("the judge is ill")
+
+    rollouts = driver(chat).run(judged(SlowJudge(broken)))
+    failed = [one for one in rollouts if one.failure is not None]
+    assert len(failed) == 1 and failed[0].failure.owner == "judge" and "ill" in failed[0].failure.message

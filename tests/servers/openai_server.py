@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -13,13 +15,19 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """One HTTP answer: a status, headers, a body (JSON value or raw text), seconds to wait, or a broken connection."""
+    """One HTTP answer: a status, headers, a body (JSON value or raw text), seconds to wait, or a broken connection.
+
+    `hang_up` closes the connection without an answer, `reset` resets it, `sent` is the share of the body's bytes that
+    are sent before it is closed.
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     hang_up: bool = False
+    reset: bool = False
+    sent: float = 1.0
 
 
 def says(content: str | None = None, finish: str = "stop", tokens: int = 5, **message: Any) -> Reply:
@@ -56,7 +64,7 @@ class _QuietServer(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that timed out has gone away: the test asks for that."""
+        """A client that timed out or was killed has gone away: the tests ask for that."""
 
 
 class OpenAIServer:
@@ -67,14 +75,14 @@ class OpenAIServer:
         requests: every request body in order; `paths` and `headers` beside it.
     """
 
-    def __init__(self, script: Script):
+    def __init__(self, script: Script, port: int = 0):
         self.script = script
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.times: list[float] = []
         self._lock = threading.Lock()
-        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
+        self._server = _QuietServer(("127.0.0.1", port), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> OpenAIServer:
@@ -110,9 +118,8 @@ class OpenAIServer:
                 reply = server._next(body, dict(self.headers), self.path)
                 if reply.delay:
                     time.sleep(reply.delay)
-                if reply.hang_up:
-                    self.close_connection = True
-                    self.connection.close()
+                if reply.hang_up or reply.reset:
+                    self._break(reply.reset)
                     return
                 content = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
                 data = content.encode()
@@ -121,7 +128,18 @@ class OpenAIServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                self.wfile.write(data[: int(len(data) * reply.sent)])
+                if reply.sent < 1.0:
+                    self.wfile.flush()
+                    self._break()
+
+            def _break(self, reset: bool = False) -> None:
+                self.close_connection = True
+                if reset:  # closing without lingering sends RST
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                self.connection.close()
 
             def log_message(self, *_: object) -> None:
                 """Say nothing on standard error."""

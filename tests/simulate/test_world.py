@@ -244,10 +244,62 @@ def test_a_siblings_failure_is_its_own():
     assert isinstance(failed, SimulatorError) and len({response.content for response in answered}) == 1
 
 
-def test_an_asynchronous_backend_asked_synchronously_says_so():
-    session = World(dialogue(), backend=Remote()).session()
-    with pytest.raises(SimulatorError, match="feed_async"):
-        ask(session, "find_items", query="tea")
+def test_an_asynchronous_backend_that_is_asked_synchronously_is_waited_for():
+    backend = Remote()
+    session = World(dialogue(), backend=backend).session()
+    assert ask(session, "find_items", query="tea").content == '{"n": 1}'
+    assert ask(session, "find_items", query="tea").content == '{"n": 1}' and backend.asked["find_items"] == 1
+
+
+def test_replay_in_the_same_state_only_leaves_other_states_to_the_backend():
+    session = World(dialogue(), replay="same_state").session()
+    assert ask(session, "get_order", order_id="51313").origin == "replayed"
+    ask(session, "add_item", item_id="latte-2323", quantity=2)
+    assert ask(session, "get_order", order_id="51313").origin == "simulated"
+    other = World(dialogue(), replay="same_state").session()
+    ask(other, "add_item", **ADD)
+    response = ask(other, "get_order", order_id="51313")
+    assert response.origin == "replayed" and json.loads(response.content) == FULL
+
+
+class Looking(Remote):
+    """Looks at the turn beside the call."""
+
+    def depends(self, call, context):
+        return str(context.turn)
+
+
+def test_what_a_backend_says_it_looks_at_is_part_of_what_an_answer_is_shared_under():
+    backend = Looking()
+    world = World(dialogue(), backend=backend)
+    early, late, late_too = world.session(), world.session(), world.session()
+    late.turn = late_too.turn = 1
+    first, second, third = (ask(one, "find_items", query="tea").content for one in (early, late, late_too))
+    assert first != second == third
+    early.turn = 1  # a session never sees the world waver
+    assert ask(early, "find_items", query="tea").content == first
+
+
+def test_the_context_tells_what_the_session_was_told_and_leaves_out_the_environments_own_errors():
+    seen = []
+
+    class Noting:
+        executable = False
+
+        def session(self):
+            return self
+
+        def respond(self, call, context):
+            seen.append(context)
+            return '{"ok": 1}'
+
+    session = World(dialogue(), backend=Noting()).session()
+    ask(session, "fly", to="moon")
+    ask(session, "find_items", query="coffee")
+    ask(session, "add_item", item_id="latte-2323", quantity=2)
+    ask(session, "get_order", order_id="7")
+    assert [(one.call.name, one.writes) for one in seen[-1].heard] == [("find_items", 0), ("add_item", 0)]
+    assert [call.name for call, _ in seen[-1].writes] == ["add_item"]
 
 
 MENU_CALLS = [

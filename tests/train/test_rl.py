@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +15,16 @@ import torch  # noqa: E402
 from cm2.check import Reply  # noqa: E402
 from cm2.checklist import Checklist, Task  # noqa: E402
 from cm2.cli.main import main  # noqa: E402
-from cm2.errors import ConfigError, DataError  # noqa: E402
+from cm2.errors import CM2Error, ConfigError, DataError  # noqa: E402
 from cm2.formats import write_task  # noqa: E402
+from cm2.judge.judging import Judging  # noqa: E402
+from cm2.judge.probes import Probing  # noqa: E402
 from cm2.rollout.trace import read_rollouts  # noqa: E402
 from cm2.train.embedded import load_model  # noqa: E402
 from cm2.train.rl import Batch, RlConfig, train_rl  # noqa: E402
 from rollout.coffee_task import item, task  # noqa: E402
 from rollout.tiny_models import tiny_chat  # noqa: E402
+from servers.scripted import Scripted, faulty, good, says  # noqa: E402
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
 
@@ -171,3 +175,52 @@ def test_the_command_refuses_an_unreadable_model(config, capsys, tmp_path):
         main(["rl", config.input, "-o", config.output, "--model", str(tmp_path / "nowhere")])
     assert stop.value.code == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+MODELS = """
+default: {{base_url: "{url}", model: scripted, backoff: 0, retries: 12, price: {{input: 1, output: 1}}}}
+"""
+
+
+def asked(config, tmp_path, url, **probing):
+    """Every item is a model's to judge: none has a check; a gold judge looks on."""
+    rows = [json.loads(line) for line in Path(config.input).read_text().splitlines()]
+    for row in rows:
+        for one in (each for checklist in row["checklists"] for each in checklist["items"]):
+            del one["check"]
+    file, models = tmp_path / "open.jsonl", tmp_path / "models.yaml"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    models.write_text(MODELS.format(url=url))
+    probing = Probing(gold_fraction=0.5, canaries=1, **probing)
+    judge = Judging(kind="llm")
+    return changed(config, input=str(file), judging=judge, models=str(models), probing=probing, gold=judge, updates=3)
+
+
+def test_a_run_is_judged_by_a_model_whatever_its_server_does(config, tmp_path):
+    with Scripted(good) as server:
+        clean = asked(config, tmp_path, server.url)
+        summary = train_rl(changed(clean, output=str(tmp_path / "clean")))
+    assert summary["failures"] == 0 and summary["rollouts"] == 24
+    told = numbers(tmp_path / "clean")
+    assert told[-1]["llm_calls"] > 0 and told[-1]["llm_cost"] > 0
+    assert all(one["gold_training"] == one["gold_reward"] and one["gold_disagree"] == 0 for one in told)
+    assert all(0 <= one["canary_rate"] <= 1 for one in told if "canary_rate" in one)
+    stored = list(read_rollouts(str(tmp_path / "clean" / "rollouts" / "step-00001.jsonl")))
+    judges = {verdict.judge.split(" ")[0] for rollout in stored for verdict in rollout.verdicts}
+    assert all(rollout.score["reward"] is not None for rollout in stored) and judges - {"checks"}
+    with Scripted(faulty(0.3)) as server:  # a provider's faults cost tries, and change no number
+        train_rl(changed(asked(config, tmp_path, server.url), output=str(tmp_path / "faulty")))
+    same = ("reward", "strict_pass", "gold_reward", "loss", "grad_norm", "failures")
+    assert [[one[name] for name in same] for one in numbers(tmp_path / "faulty")] == [
+        [one[name] for name in same] for one in told
+    ]
+
+
+def test_a_run_whose_judge_never_answers_stops_and_goes_on_later(config, tmp_path):
+    with Scripted(lambda body, tries: says("no", "down", "stop")) as server:  # prose, whatever is asked
+        dead = asked(config, tmp_path, server.url)
+        with pytest.raises(CM2Error, match=r"none of the 8 rollouts of an update counts"):
+            train_rl(dead)
+    assert not (tmp_path / "run" / "model").exists()
+    with Scripted(good) as server:
+        assert train_rl(asked(config, tmp_path, server.url))["updates"] == 3

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
-import importlib.util
 import os
 import sys
 
@@ -17,12 +16,15 @@ import typer
 from rich.console import Console
 
 from cm2 import __version__
+from cm2.cli.group import Verb
 from cm2.errors import CM2Error
 
 VERBS = (  # in the order that the help shows
-    *("inspect", "filter", "label", "lint", "judge", "rollout"),
+    *("import", "inspect", "filter", "compress", "select", "label", "lint", "judge", "rollout", "simulate"),
     *("worlds", "sft", "rl", "evaluate", "report", "demo", "study"),
 )
+MODULES = {"import": ("import_",), "judge": ("judge", "calibrate", "classifier")}
+"""The files of a verb, where they are not one of its name. Several make a verb with commands of its own."""
 
 # Before torch is imported: threads that spin while they wait make a busy machine several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -48,9 +50,12 @@ def root(
 @functools.cache
 def _register() -> None:
     for verb in VERBS:
-        if importlib.util.find_spec(f"cm2.cli.{verb}") is None:
-            continue
-        importlib.import_module(f"cm2.cli.{verb}").register(app)
+        files = MODULES.get(verb, (verb,))
+        group = app if len(files) == 1 else typer.Typer(cls=Verb, no_args_is_help=False)
+        for file in files:
+            importlib.import_module(f"cm2.cli.{file}").register(group)
+        if group is not app:
+            app.add_typer(group, name=verb, help=group.registered_commands[0].callback.__doc__)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -45,6 +45,11 @@ def register(app: typer.Typer) -> None:
         max_turns: Annotated[int | None, typer.Option(help="Turns of each dialogue that are played.")] = None,
         max_steps: Annotated[int | None, typer.Option(help="Steps of a turn. Default 8.")] = None,
         micro_tokens: Annotated[int | None, typer.Option(help="Tokens of one pass; memory. Default 1536.")] = None,
+        judge: Annotated[str | None, typer.Option(help="checks (default), hybrid, llm, vote or classifier.")] = None,
+        simulator_kind: Annotated[
+            str | None, typer.Option("--simulator", help="auto (default), fallback, schema, replay or llm.")
+        ] = None,
+        models: Annotated[str | None, typer.Option(metavar="YAML", help="The models that judge and simulate.")] = None,
         seed: Annotated[int | None, typer.Option(help="Order of tasks, worlds and draws. Default 0.")] = None,
         save_every: Annotated[float | None, typer.Option(help="Seconds between checkpoints. Default 300.")] = None,
         format: Annotated[str | None, typer.Option(help="auto (default), openai or nemotron.")] = None,
@@ -57,7 +62,8 @@ def register(app: typer.Typer) -> None:
 
         hush()
         given = {name: value for name, value in locals().items() if name in RlConfig.__struct_fields__}
-        summary = train_rl(settings.load(RlConfig, config, given | {"input": source, "output": output}))
+        inner = {"judging": {"kind": judge}, "simulator": {"kind": simulator_kind}}
+        summary = train_rl(settings.load(RlConfig, config, given | {"input": source, "output": output}, inner))
         done = "finished before; nothing to do" if summary["finished_before"] else f"{summary['updates']} updates"
         table = Table(title=f"{summary['run']}: {done}")
         for column in ("", "first fifth", "last fifth"):
@@ -70,6 +76,7 @@ def register(app: typer.Typer) -> None:
             f"{summary['seconds']:.0f} s, of it {summary['seconds_rollout']:.0f} s rollouts",
             f"KL to the start {_shown(summary['last_kl'])}; model: {summary['model']}",
         ]
+        notes += [f"alarm: {alarm}" for alarm in summary.get("alarms", [])]
         emit(summary, as_json, [table, *notes, *summary["problems"]])
 
 

@@ -15,6 +15,7 @@ import msgspec
 from cm2.checklist import Task, call_text
 from cm2.dialogue import Dialogue, Step
 from cm2.formats.jsonlines import encode
+from cm2.judge.values import is_error
 
 CHARACTERS_PER_TOKEN = 4
 ESTIMATE = f"an estimate: characters / {CHARACTERS_PER_TOKEN}"
@@ -95,6 +96,8 @@ class Statistics(msgspec.Struct):
     unknown_calls: int = 0
     """Calls of a tool that the dialogue does not offer."""
     unanswered_calls: int = 0
+    errors: int = 0
+    """Tool responses that are errors."""
     openings: int = 0
     """Dialogues that the assistant begins."""
     thinking_steps: int = 0
@@ -139,8 +142,9 @@ class Statistics(msgspec.Struct):
             self.malformed_calls += not call.valid
             self.unknown_calls += call.name not in names
             self.unanswered_calls += response is None
+            self.errors += response is not None and is_error(response)
             self.called[call.name] = self.called.get(call.name, 0) + 1
-        tokens = _estimate(dialogue) if count is None else sum(map(count, _texts(dialogue)))
+        tokens = tokens_of(dialogue, count)
         self.turns, self.calls, self.tokens = self.turns + len(dialogue.turns), self.calls + calls, self.tokens + tokens
         self.turns_per_dialogue.add(len(dialogue.turns))
         self.calls_per_dialogue.add(calls)
@@ -163,8 +167,11 @@ class Statistics(msgspec.Struct):
         return {**value, "thinking_share": self.thinking_share, "distinct_tools": len(self.offered), "tools": tools}
 
 
-def _estimate(dialogue: Dialogue) -> int:
-    return round(sum(map(len, _texts(dialogue))) / CHARACTERS_PER_TOKEN)
+def tokens_of(dialogue: Dialogue, count: Callable[[str], int] | None = None) -> int:
+    """The tokens of everything in a dialogue that a model reads or writes; estimated where nobody counts."""
+    if count is None:
+        return round(sum(map(len, _texts(dialogue))) / CHARACTERS_PER_TOKEN)
+    return sum(map(count, _texts(dialogue)))
 
 
 def _texts(dialogue: Dialogue) -> Iterator[str]:

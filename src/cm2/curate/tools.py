@@ -3,8 +3,8 @@
 Rows of a data set share tools, and often whole tool lists. So a list is kept by the bytes of its JSON, and a schema by
 the bytes of the schema. Verdicts on calls are never kept: they belong to the row.
 
-Validation is jsonschema-rs: draft 2020-12 unless the schema names another, no remote `$ref` is ever fetched, regular
-expressions may not backtrack without bound. A schema is checked at once, and compiled when it is first called.
+Validation is jsonschema-rs (see `cm2.formats.schema`): draft 2020-12 unless the schema names another. A schema is
+checked at once, and compiled when it is first called.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 import orjson
 
 from cm2.curate.finding import Finding, Findings
 from cm2.curate.wire import Data
 from cm2.formats.jsonlines import encode, parse
+from cm2.formats.schema import BROKEN, compile_schema, is_schema
 
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1_000_000)
 _LOOSE = ("required", "additionalProperties", "type", "anyOf", "oneOf")
 KEPT_LISTS, KEPT_SCHEMAS = 512, 2048
 """Lists and schemas that are kept; at some 20 kB each they stay below 50 MB."""
@@ -40,8 +39,9 @@ class Schema(msgspec.Struct):
         """Whether arguments fit; no where that cannot be told."""
         try:
             if self.validator is None:
-                self.validator = _compile(orjson.loads(self.text))
-            return self.validator.is_valid(arguments)
+                self.validator = compile_schema(orjson.loads(self.text))
+            fits: bool = self.validator.is_valid(arguments)
+            return fits
         except (ValueError, OverflowError, RecursionError):
             return False
 
@@ -49,7 +49,7 @@ class Schema(msgspec.Struct):
         """(rule, sentence) for each place where the arguments do not fit."""
         try:
             if self.validator is None:
-                self.validator = _compile(orjson.loads(self.text))
+                self.validator = compile_schema(orjson.loads(self.text))
             for error in self.validator.iter_errors(arguments):
                 yield _violation(error)
         except (ValueError, OverflowError, RecursionError) as error:
@@ -67,10 +67,6 @@ def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:197]}…"
 
 
-def _compile(schema: Any) -> Any:
-    return jsonschema_rs.validator_for(schema, pattern_options=_PATTERNS, offline=True)
-
-
 @lru_cache(maxsize=KEPT_SCHEMAS)
 def _schema(text: bytes) -> Schema:
     if text in (b"", b"null", b"{}"):
@@ -79,11 +75,11 @@ def _schema(text: bytes) -> Schema:
     if not isinstance(value, (dict, bool)):
         return Schema(problem=Finding("tool_schema", "the parameters are no JSON Schema object"))
     # The meta-schema tells all that can be wrong with a schema, but for references, dialects and regular expressions.
-    if b'"$' not in text and b'"pattern' not in text and jsonschema_rs.meta.is_valid(value):
+    if b'"$' not in text and b'"pattern' not in text and is_schema(value):
         return Schema(text)
     try:
-        return Schema(text, validator=_compile(value))
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        return Schema(text, validator=compile_schema(value))
+    except BROKEN as error:
         reason = str(error).split("\n", 1)[0]
         if "is not present in a registry" in reason or "Unknown meta-schema" in reason:
             return Schema(remote=True)

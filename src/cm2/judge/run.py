@@ -1,8 +1,12 @@
 """Judging a file: every dialogue by its own checklists or by those of another file, into an append-only store.
 
-The store holds one verdict a line and item and step. Checks are free and say the same every time, so a resumed run
-judges from the start, writes only what is missing, and still has the whole summary. Beside the store lies
-`VERDICTS.input.json`, the fingerprint of what was judged: a store is never continued on another input.
+The store holds one verdict a line and item and step. What it holds is not judged again, but for what a model or its
+provider failed to decide: that is tried again, as a new draw, and of several lines with one key the last one counts.
+Beside the store lies `VERDICTS.input.json`, the fingerprint of what was judged by whom: a store is never continued on
+another input or by another judge.
+
+Dialogues stream through, some of them under way at once where a model is asked, and are written in their order. What is
+kept of a store is nine bytes a verdict; of the input, the ids of its dialogues.
 
 Dialogues that share an id are told apart by `Verdict.rollout`: empty for the first, then "2", "3" …
 """
@@ -11,9 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fsspec
 import msgspec
@@ -21,16 +25,27 @@ import msgspec
 from cm2.checklist import Checklist, Task
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
+from cm2.formats.jsonlines import parse
 from cm2.formats.store import Store
-from cm2.judge.judge import ChecksJudge, Judge
+from cm2.judge.job import Job, Judged, judge_turn, merged
+from cm2.judge.judge import AsyncJudge, Judge
+from cm2.judge.judging import Judging
+from cm2.judge.make import make_judge
+from cm2.judge.question import Counts
+from cm2.judge.stored import Stored
+from cm2.judge.summary import Summary, Tally
+from cm2.llm.flow import ordered
+from cm2.llm.request import Asker
 from cm2.verdict import Verdict
+
+__all__ = ["JudgeConfig", "Summary", "Tally", "claim", "fingerprint", "judge_file"]
 
 KEPT_PROBLEMS = 5
 Tasks = Iterable[tuple[int, Task]]
 
 
 class JudgeConfig(msgspec.Struct):
-    """What to judge, by what, into which store."""
+    """What to judge, by whom, into which store."""
 
     input: str
     """The dialogues to judge: a reference with checklists, or an agent's runs."""
@@ -40,106 +55,56 @@ class JudgeConfig(msgspec.Struct):
     """Where the checklists are, when not on the rows of `input`: the same dialogue ids, turns line up by index."""
     format: str = "auto"
     """The format of `input` and `checklists`, when it cannot be told from the rows."""
-
-
-class Tally(msgspec.Struct):
-    """Items of one kind. `passed` held in some state of its turn, `failed` was judged in none (turns that the run never
-    reached included), `unscored` could not be decided and counts in neither."""
-
-    items: int = 0
-    passed: int = 0
-    failed: int = 0
-    not_reached: int = 0
-    unscored: int = 0
-
-    @property
-    def pass_rate(self) -> float | None:
-        """passed / (passed + failed), None where nothing was scored."""
-        scored = self.passed + self.failed
-        return self.passed / scored if scored else None
-
-
-class Summary(msgspec.Struct):
-    """What a run judged."""
-
-    dialogues: int = 0
-    without_checklist: int = 0
-    duplicates: int = 0
-    unreadable: int = 0
-    turns: int = 0
-    verdicts: int = 0
-    written: int = 0
-    total: Tally = msgspec.field(default_factory=Tally)
-    kinds: dict[str, Tally] = {}
-    problems: list[str] = []
-
-    def as_json(self) -> dict[str, Any]:
-        """The summary as JSON values, with the pass rates."""
-        value = msgspec.to_builtins(self)
-        value["total"]["pass_rate"] = self.total.pass_rate
-        for kind, tally in self.kinds.items():
-            value["kinds"][kind]["pass_rate"] = tally.pass_rate
-        return value
-
-    def add(self, checklist: Checklist, verdicts: list[Verdict]) -> None:
-        """Count the verdicts of one turn."""
-        self.turns += 1
-        self.verdicts += len(verdicts)
-        for item in checklist.items:
-            mine = [verdict.met for verdict in verdicts if verdict.item == item.id]
-            for tally in (self.total, self.kinds.setdefault(item.kind or "(none)", Tally())):
-                tally.items += 1
-                if True in mine:
-                    tally.passed += 1
-                elif None in mine or item.check is None:
-                    tally.unscored += 1
-                else:
-                    tally.failed += 1
-                    tally.not_reached += not mine
+    concurrency: int = 16
+    """Dialogues under way at once, where a model is asked. Raise it until the endpoint's limits bite."""
+    judging: Judging = msgspec.field(default_factory=Judging)
+    """Who judges, and how."""
 
 
 def judge_file(
-    config: JudgeConfig, judge: Judge | None = None, progress: Callable[[Tasks], Tasks] = lambda tasks: tasks
+    config: JudgeConfig,
+    judge: Judge | None = None,
+    progress: Callable[[Tasks], Tasks] = lambda tasks: tasks,
+    *,
+    asker: Asker | Sequence[Asker] | None = None,
+    dry: bool = False,
 ) -> Summary:
     """Judge every dialogue of `config.input` and append what its store does not hold yet.
 
+    Args:
+        config: what to do.
+        judge: who judges, in place of the one that `config.judging` describes.
+        progress: wraps the tasks as they are read.
+        asker: whom that one asks (`cm2.llm.Models`).
+        dry: write nothing; for a judge whose models plan only.
+
     Raises:
-        ConfigError: the store was begun on another input, or input and output are the same file.
+        ConfigError: the store was begun on another input or by another judge, or input and output are the same file.
         DataError: an input is missing, empty or of another format; no dialogue has a checklist.
+        ProviderError: the judge's provider refuses every request; what was judged is kept.
+        BudgetReached: there is no money left; what was judged is kept.
     """
-    judge = judge or ChecksJudge()
+    judge = judge or make_judge(config.judging, asker)
     for path in (config.input, config.checklists):
         if path is not None and os.path.realpath(path) == os.path.realpath(config.output):
             raise ConfigError("input and output are the same file", fix="give -o another name")
     summary = Summary()
-
-    def problem(row: Any) -> None:
-        summary.unreadable += 1
-        if len(summary.problems) < KEPT_PROBLEMS:
-            summary.problems.append(f"line {row.line}: {row.error}")
-
+    before = Counts()
+    before.add(getattr(judge, "counts", Counts()))
     lent = _lent(config) if config.checklists is not None else None
     source = _fingerprints(config)
+    if identity := getattr(judge, "identity", getattr(judge, "name", type(judge).__name__)):
+        source["judge"] = identity
     claim(config.output, source, note=False)
-    seen: dict[str, int] = {}
-    with Store(config.output, key=_key) as store:
-        claim(config.output, source)
-        for _, task in progress(read_tasks(config.input, config.format, on_error=problem)):
-            id = task.dialogue.id
-            seen[id] = seen.get(id, 0) + 1
-            summary.dialogues += 1
-            summary.duplicates += seen[id] > 1
-            rollout = str(seen[id]) if seen[id] > 1 else ""
-            checklists = task.checklists if lent is None else lent.get(id, [])
-            summary.without_checklist += not checklists
-            for checklist in checklists:
-                verdicts = judge.judge(task.dialogue, checklist.turn, checklist)
-                summary.add(checklist, verdicts)
-                for verdict in verdicts:
-                    verdict.rollout = rollout
-                    if verdict.key not in store.done:
-                        store.append(verdict)
-                        summary.written += 1
+    stored = Stored()
+    if dry:
+        _read(config.output, stored)
+        _run(config, judge, summary, stored, _jobs(config, lent, summary, progress), lambda verdict: None)
+    else:
+        with Store(config.output, key=stored.add) as store:
+            claim(config.output, source)
+            _run(config, judge, summary, stored, _jobs(config, lent, summary, progress), store.append)
+    summary.counts = _since(before, getattr(judge, "counts", Counts()))
     if summary.dialogues and summary.without_checklist == summary.dialogues:
         raise DataError(
             "no dialogue has a checklist",
@@ -149,8 +114,82 @@ def judge_file(
     return summary
 
 
-def _key(row: dict[str, Any]) -> tuple[str, str, int, int, int, str]:
-    return (row["dialogue"], row.get("rollout", ""), row.get("variant", 0), row["turn"], row["step"], row["item"])
+def _jobs(
+    config: JudgeConfig, lent: dict[str, list[Checklist]] | None, summary: Summary, progress: Callable[[Tasks], Tasks]
+) -> Iterator[Job]:
+    """The dialogues of the input, counted as they are read."""
+
+    def problem(row: Any) -> None:
+        summary.unreadable += 1
+        if len(summary.problems) < KEPT_PROBLEMS:
+            summary.problems.append(f"line {row.line}: {row.error}")
+
+    seen: dict[str, int] = {}
+    for _, task in progress(read_tasks(config.input, config.format, on_error=problem)):
+        id = task.dialogue.id
+        seen[id] = seen.get(id, 0) + 1
+        summary.dialogues += 1
+        summary.duplicates += seen[id] > 1
+        checklists = task.checklists if lent is None else lent.get(id, [])
+        summary.without_checklist += not checklists
+        yield Job(task, str(seen[id]) if seen[id] > 1 else "", checklists)
+
+
+def _run(
+    config: JudgeConfig,
+    judge: Judge,
+    summary: Summary,
+    stored: Stored,
+    jobs: Iterator[Job],
+    write: Callable[[Verdict], None],
+) -> None:
+    """Judge the dialogues, in order."""
+    stored.seal()
+    waits = hasattr(judge, "judge_async")
+    for turns in (
+        _awaited(jobs, cast(AsyncJudge, judge), stored, config.concurrency) if waits else _now(jobs, judge, stored)
+    ):
+        for turn in turns:
+            summary.add(turn.checklist, turn.said, needs_check=not waits)
+            for verdict in turn.new:
+                write(verdict)
+                summary.written += 1
+
+
+def _now(jobs: Iterator[Job], judge: Judge, stored: Stored) -> Iterator[list[Judged]]:
+    for job in jobs:
+        yield [
+            merged(job, checklist, stored, judge.judge(job.task.dialogue, checklist.turn, checklist))
+            for checklist in job.checklists
+        ]
+
+
+def _awaited(jobs: Iterator[Job], judge: AsyncJudge, stored: Stored, width: int) -> Iterator[list[Judged]]:
+    async def work(job: Job) -> list[Judged]:
+        return [await judge_turn(job, checklist, judge, stored) for checklist in job.checklists]
+
+    for _, turns in ordered(jobs, work, width):
+        yield turns
+
+
+def _since(before: Counts, after: Counts) -> Counts:
+    return Counts(*(getattr(after, name) - getattr(before, name) for name in Counts.__struct_fields__))
+
+
+def _read(path: str, stored: Stored) -> None:
+    """Take in a store without opening it for writing; what is no row of it is for a real run to complain about."""
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                row, wrong = parse(line)
+                if (
+                    wrong is None
+                    and isinstance(row, dict)
+                    and {"dialogue", "turn", "step", "item", "met"} <= row.keys()
+                ):
+                    stored.add(row)
+    except FileNotFoundError:
+        return
 
 
 def _lent(config: JudgeConfig) -> dict[str, list[Checklist]]:

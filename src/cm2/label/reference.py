@@ -9,6 +9,7 @@ turn's answer does not satisfy. What was dropped is counted with the reason, tur
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -130,25 +131,30 @@ def _mend(candidate: Candidate, candidates: list[Candidate], report: ItemReport,
     candidates.remove(candidate)
 
 
-def against(labelled: Labelled, before: Task | None) -> None:
+def against(
+    labelled: Labelled, before: Task | None, instead: Callable[[Item], Item | None] = lambda item: None
+) -> None:
     """Drop the items that an answer of the dialogue on the row before satisfies.
 
     Lint lends that answer to items that no other turn of their own dialogue can test; it is the only test that looks
-    beyond a dialogue.
+    beyond a dialogue. `instead` says what takes an item's place, if anything does.
     """
-    task, dropped = labelled.task, True
-    while before is not None and labelled.alone and dropped:
-        dropped = False
+    task, changed = labelled.task, True
+    while before is not None and labelled.alone and changed:
+        changed = False
         kept: list[Checklist] = []
         for checklist in task.checklists:
             failed = {}
             if checklist.turn in labelled.alone:
                 failed = {report.item: report for report in lint_checklist(checklist, task, before) if not report.ok}
+            items: list[Item] = []
             for item in checklist.items:
-                if item.id in failed:
+                stays = instead(item) if item.id in failed else item
+                if stays is None:
                     _count(labelled.items_out, f"{item.kind}: {failed[item.id].failures[0].test}")
-            items = [item for item in checklist.items if item.id not in failed]
-            dropped = dropped or bool(failed)
+                else:
+                    items.append(stays)
+            changed = changed or bool(failed)
             if items:
                 kept.append(checklist if not failed else _renumbered(checklist, items))
             else:

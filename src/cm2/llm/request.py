@@ -82,6 +82,8 @@ class Answer(msgspec.Struct):
     cost: float = 0.0
     """US dollars, further tries and repairs included; 0 for a cached answer."""
     cached: bool = False
+    priced: bool = True
+    """Whether the price of the model is known; where it is not, `cost` says nothing."""
 
 
 class Asker(Protocol):

@@ -18,12 +18,16 @@ from cm2.credit import Score, score
 from cm2.errors import ConfigError
 from cm2.formats import read_tasks
 from cm2.formats.store import Store
+from cm2.judge import Judge
+from cm2.judge.judging import Judging
+from cm2.judge.make import identity
 from cm2.judge.run import claim, fingerprint
-from cm2.llm import ChatClient, Endpoint
+from cm2.llm import Asker, ChatClient, Endpoint
 from cm2.rollout.agents import EndpointAgent
 from cm2.rollout.limits import Limits
 from cm2.rollout.run import MakeWorld, TellOutcome, default_world, run_rollouts
 from cm2.rollout.trace import Rollout, read_rollouts
+from cm2.simulate import SimulatorConfig, simulated
 
 KEPT_PROBLEMS = 5
 
@@ -49,19 +53,28 @@ class RolloutConfig(msgspec.Struct, forbid_unknown_fields=True):
     """The format of `input`, when it cannot be told from the rows."""
     limits: Limits = msgspec.field(default_factory=Limits)
     """When a rollout ends at the latest."""
+    simulator: SimulatorConfig = msgspec.field(default_factory=SimulatorConfig)
+    """What answers the calls that the reference did not record."""
+    judging: Judging = msgspec.field(default_factory=Judging)
+    """Who judges. `collect` is given the judge itself; this tells a store's rollouts from those of another judge."""
 
     def __post_init__(self) -> None:
         for name in ("group", "concurrency"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a number from 1 up")
 
-    @property
-    def asked(self) -> dict[str, str]:
-        """What a store's rollouts have in common: the input's content, and everything that shapes an action."""
+    def asked(self, asker: Asker | None = None) -> dict[str, str]:
+        """What a store's rollouts have in common: the input's content, and everything that shapes an action or, by
+        `asker`, an answer of the simulated world."""
         endpoint = self.endpoint
         sampling = [endpoint.temperature, endpoint.top_p, endpoint.max_tokens, endpoint.extra, endpoint.send_thinking]
         settings = msgspec.json.encode([sampling, self.seed, self.limits], order="sorted").decode()
-        return {"input": fingerprint(self.input), "agent": endpoint.name, "settings": settings}
+        found = {"input": fingerprint(self.input), "agent": endpoint.name, "settings": settings}
+        if self.simulator != SimulatorConfig():
+            found["simulator"] = msgspec.json.encode([self.simulator, _sampling(asker)], order="sorted").decode()
+        if self.judging.asks:
+            found["judge"] = identity(self.judging, [asker])
+        return found
 
 
 class Summary(msgspec.Struct):
@@ -75,6 +88,8 @@ class Summary(msgspec.Struct):
     """How the valid ones ended."""
     failures: dict[str, int] = {}
     """Failed ones by owner; they are in no mean below."""
+    answers: dict[str, int] = {}
+    """What the agents' calls were answered with, in the valid ones: replayed, simulated, error."""
     judged: int = 0
     """Valid rollouts with a checklist."""
     reward: float | None = None
@@ -107,24 +122,32 @@ async def collect(
     *,
     world: MakeWorld = default_world,
     outcome: TellOutcome | None = None,
+    judge: Judge | None = None,
+    asker: Asker | None = None,
     progress: Callable[[Iterator[Task]], Iterator[Task]] = lambda tasks: tasks,
 ) -> Summary:
     """Roll out the tasks of a file with an endpoint's model; append to the store what it does not hold yet.
 
     Args:
         config: what to do.
-        world: makes the world of a group.
-        outcome: tells a rollout's true outcome, where its world can.
+        world: makes the world of a group, for the simulator "auto".
+        outcome: tells a rollout's true outcome, where its world can; only asked with the simulator "auto", because in a
+            simulated world nobody knows it.
+        judge: judges each turn; ChecksJudge where None.
+        asker: who answers for the simulator "llm", and for a judge that asks.
         progress: wraps the tasks as they are started.
 
     Raises:
         ConfigError: the store was begun on another input, agent or setting, or is the input.
         DataError: the input is missing, empty or of another format.
         ProviderError: the endpoint refuses every request.
+        BudgetReached: the simulator may spend no more; the same command goes on with a higher limit.
     """
     if os.path.realpath(config.input) == os.path.realpath(config.output):
         raise ConfigError("input and output are the same file", fix="give -o another name")
-    asked = config.asked
+    known = config.simulator.kind == "auto"
+    make = world if known else simulated(config.simulator, asker)
+    asked = config.asked(asker)
     claim(config.output, asked, note=False)
     summary = Summary()
 
@@ -147,12 +170,13 @@ async def collect(
                 progress(tasks()),
                 EndpointAgent(client),
                 group=config.group,
-                world=world,
+                world=make,
+                judge=judge,
                 limits=config.limits,
                 seed=config.seed,
                 concurrency=config.concurrency,
                 done={key for key in store.done if isinstance(key, str)},
-                outcome=outcome,
+                outcome=outcome if known else None,
             )
             async for rollout in rollouts:
                 if rollout.valid and rollout.reference_turns:
@@ -161,6 +185,15 @@ async def collect(
                 summary.written += 1
     _summarise(summary, read_rollouts(config.output))
     return summary
+
+
+def _sampling(asker: Asker | None) -> Any:
+    """What decides an asker's answers: its model and how that samples; where it is does not."""
+    config = getattr(asker, "config", None)
+    if config is None:
+        return None
+    model = config.of("simulator")
+    return [model.model, model.temperature, model.top_p, model.max_tokens, model.effort, model.extra]
 
 
 def _key(row: dict[str, Any]) -> str:
@@ -184,6 +217,8 @@ def _summarise(summary: Summary, rollouts: Iterator[Rollout]) -> None:
             continue
         summary.valid += 1
         summary.reasons[rollout.reason] = summary.reasons.get(rollout.reason, 0) + 1
+        for response in (one for turn in rollout.dialogue.turns for step in turn.steps for one in step.responses):
+            summary.answers[response.origin] = summary.answers.get(response.origin, 0) + 1
         reached.append(len(rollout.dialogue.turns) / max(rollout.reference_turns, 1))
         earned = scored(rollout)
         if earned.reward is not None and earned.strict_pass is not None:

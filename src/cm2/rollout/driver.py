@@ -7,6 +7,10 @@ waits: one reads a tool response while its neighbours write.
 Rollouts of a group that came the same way, token for token, are one row: the prompt is read once, and as long as
 siblings draw the same tokens and see the same answers they are decoded once. They part where they first differ.
 
+An environment whose judge or world must be awaited (`Environment.asynchronous`) is answered on the background loop of
+`cm2.llm.flow`; its rollout sleeps meanwhile, with its row of the cache, and the others are decoded on. The order in
+which answers arrive then decides which rollouts share a forward pass: such a run repeats up to rounding only.
+
 Sampled ids are kept as they were sampled. A rollout's `Segment`s, each a `prompt` (rendered, never trained) and
 `tokens` (sampled, with log-probabilities), are together exactly the ids that the model read.
 
@@ -19,43 +23,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from typing import Any
 
 import numpy as np
 
 from cm2.errors import MissingExtra
+from cm2.llm import flow
 from cm2.rollout.engine import Engine, HFEngine
-from cm2.rollout.environment import Environment
+from cm2.rollout.environment import Environment, Observation
+from cm2.rollout.lives import Live, Shared, part, share, sleep, split
 from cm2.rollout.sampling import Sampling, draw, uniforms
 from cm2.rollout.template import ChatTemplate
 from cm2.rollout.trace import Rollout, Segment
-
-
-class _Live:
-    """One rollout that is being driven."""
-
-    def __init__(self, index: int, environment: Environment, prompt: list[int], seed: int):
-        self.index, self.environment, self.seed = index, environment, seed
-        self.pending: list[int] = prompt
-        """Ids that the model has not read yet."""
-        self.prompt: list[int] = prompt
-        """Rendered ids since the last segment."""
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.segments: list[Segment] = []
-        self.length = len(prompt)
-        """Ids of the rollout so far, pending ones included."""
-        self.drawn = 0
-        self.started = time.monotonic()
-        self.seconds = 0.0
-
-
-class _Shared:
-    """A row of the engine's cache and the rollouts that have come the same way, token for token."""
-
-    def __init__(self, row: int, lives: list[_Live]):
-        self.row, self.lives = row, lives
 
 
 class Driver:
@@ -127,13 +108,13 @@ class Driver:
         lives = []
         for i, environment in enumerate(environments):
             prompt = self.template.first_prompt(environment.dialogue.tools, environment.messages)
-            lives.append(_Live(i, environment, prompt, seeds[i]))
+            lives.append(Live(i, environment, prompt, seeds[i]))
         for live in lives:
             if self._full(live):  # the prompt alone leaves no room: the model never reads it
                 live.environment.stop("limit_tokens", "limit")
                 if progress is not None:
                     progress(1)
-        shares = _share([live for live in lives if not live.environment.done], len(self.engines))
+        shares = share([live for live in lives if not live.environment.done], len(self.engines))
         room = max(1, self.batch // max(1, len(shares)))
         if len(shares) == 1:
             self._work(self.engines[0], shares[0], room, progress)
@@ -154,7 +135,7 @@ class Driver:
         return found
 
     def _work(
-        self, engine: Engine, share: list[list[_Live]], room: int, progress: Callable[[int], None] | None
+        self, engine: Engine, groups: list[list[Live]], room: int, progress: Callable[[int], None] | None
     ) -> None:
         """Drive groups of environments with one engine, as many at once as there is room for."""
         import torch
@@ -162,46 +143,73 @@ class Driver:
         threads = torch.get_num_threads()
         if len(self.engines) > 1:
             torch.set_num_threads(1)  # holds for this thread's products only
-        waiting = deque(part for group in share for part in _split(group, room))
-        open_: list[_Shared] = []
+        waiting = deque(some for group in groups for some in split(group, room))
+        open_: list[Shared] = []
+        asleep: list[Shared] = []
         try:
             with torch.inference_mode():
-                while waiting or open_:
-                    _part(open_, engine)
+                while waiting or open_ or asleep:
+                    new: list[list[Live]] = []
+                    busy = sum(len(shared.lives) for shared in open_ + asleep)
+                    while waiting and busy + sum(map(len, new)) + len(waiting[0]) <= room:
+                        new.append(waiting.popleft())
+                    if asleep:
+                        self._wake(open_, asleep, idle=not open_ and not new)
+                        sleep(open_, asleep, engine)
+                        self._close(open_, engine, progress)
+                    part(open_, engine)
                     logits = []
                     if open_:
                         given = [shared.lives[0].pending for shared in open_]
                         logits.append(engine.extend([shared.row for shared in open_], given))
-                    new: list[list[_Live]] = []
-                    busy = sum(len(shared.lives) for shared in open_)
-                    while waiting and busy + sum(map(len, new)) + len(waiting[0]) <= room:
-                        new.append(waiting.popleft())
                     if new:
                         rows, first = engine.start([group[0].pending for group in new])
                         logits.append(first)
                         for group, row in zip(new, rows, strict=True):
-                            open_.append(_Shared(row, group))
+                            open_.append(Shared(row, group))
                             for live in group:
                                 live.started = time.monotonic()
-                    self._sample(open_, torch.cat(logits) if len(logits) > 1 else logits[0])
-                    for shared in open_:
-                        for live in shared.lives:
-                            if live.environment.done:
-                                live.seconds = time.monotonic() - live.started
-                                if progress is not None:
-                                    progress(1)
-                        shared.lives = [live for live in shared.lives if not live.environment.done]
-                    if left := [shared.row for shared in open_ if not shared.lives]:
-                        engine.close(left)
-                    open_ = [shared for shared in open_ if shared.lives]
+                    if logits:
+                        self._sample(open_, torch.cat(logits) if len(logits) > 1 else logits[0])
+                        sleep(open_, asleep, engine)
+                        self._close(open_, engine, progress)
         except BaseException:
-            engine.close([shared.row for shared in open_])
+            for answer in (live.answer for shared in asleep for live in shared.lives):
+                if answer is not None:
+                    answer.cancel()
+            engine.close([shared.row for shared in open_ + asleep])
             raise
         finally:
             if len(self.engines) > 1:
                 torch.set_num_threads(threads)
 
-    def _sample(self, open_: list[_Shared], logits: Any) -> None:
+    def _close(self, open_: list[Shared], engine: Engine, progress: Callable[[int], None] | None) -> None:
+        """Let go of the rollouts that have ended, and of the rows that nobody needs any more."""
+        for shared in open_:
+            for live in shared.lives:
+                if live.environment.done:
+                    live.seconds = time.monotonic() - live.started
+                    if progress is not None:
+                        progress(1)
+            shared.lives = [live for live in shared.lives if not live.environment.done]
+        if left := [shared.row for shared in open_ if not shared.lives]:
+            engine.close(left)
+        open_[:] = [shared for shared in open_ if shared.lives]
+
+    def _wake(self, open_: list[Shared], asleep: list[Shared], idle: bool) -> None:
+        """Go on with the rows whose rollouts have all been answered; with nothing else to do, wait for some."""
+        if idle:
+            wait_for([live.answer for shared in asleep for live in shared.lives if live.answer], None, FIRST_COMPLETED)
+        for shared in list(asleep):
+            if all(live.answer is not None and live.answer.done() for live in shared.lives):
+                for live in shared.lives:
+                    assert live.answer is not None
+                    seen, live.answer = live.answer.result(), None
+                    self._answered(live, seen)
+                asleep.remove(shared)
+                open_.append(shared)
+
+    def _sample(self, open_: list[Shared], logits: Any) -> None:
         """Draw one token for each rollout and act on it; `logits` has a line for each of `open_`."""
         import torch
 
@@ -222,7 +230,7 @@ class Driver:
             if token in self.template.stop_ids or len(live.tokens) >= self.sampling.max_step_tokens or full:
                 self._act(live, full)
 
-    def _act(self, live: _Live, full: bool) -> None:
+    def _act(self, live: Live, full: bool) -> None:
         """Hand a finished action to the environment; what it answers becomes pending."""
         environment = live.environment
         ended = live.tokens[-1] in self.template.stop_ids
@@ -230,17 +238,29 @@ class Driver:
         step = len(environment.dialogue.turns[turn].steps)
         live.segments.append(Segment(turn, step, live.tokens, live.logprobs, live.prompt))
         action = self.template.parse(live.tokens)
-        seen = environment.feed(action, tokens=len(live.tokens), truncated=not ended)
+        live.full = full
+        if environment.asynchronous:
+            fed = environment.feed_async(action, tokens=len(live.tokens), truncated=not ended)
+            live.pending, live.answer = [], flow.submit(fed)
+            return
+        self._answered(live, environment.feed(action, tokens=len(live.tokens), truncated=not ended))
+
+    def _answered(self, live: Live, seen: Observation) -> None:
         if seen.done:
             return
+        ended = live.tokens[-1] in self.template.stop_ids
         live.prompt = self.template.continuation(seen.new_messages, ended)
         live.pending = [live.tokens[-1], *live.prompt]
         live.length += len(live.prompt)
         live.tokens, live.logprobs = [], []
-        if full or self._full(live):
-            environment.stop("limit_tokens", "limit")
+        if not (live.full or self._full(live)):
+            return
+        if live.environment.asynchronous:
+            live.answer = flow.submit(live.environment.stop_async("limit_tokens", "limit"))
+        else:
+            live.environment.stop("limit_tokens", "limit")
 
-    def _full(self, live: _Live) -> bool:
+    def _full(self, live: Live) -> bool:
         """Whether there is no room for another token."""
         return live.length + 1 >= min(self.sampling.max_tokens, self.context)
 
@@ -249,40 +269,3 @@ def _is_lean(model: Any) -> bool:
     from cm2.rollout.decode import is_lean
 
     return is_lean(model)
-
-
-def _part(open_: list[_Shared], engine: Engine) -> None:
-    """Give rollouts whose next ids differ rows of their own; those that still agree stay together."""
-    parted = []
-    for shared in open_:
-        ways: dict[tuple[int, ...], list[_Live]] = {}
-        for live in shared.lives:
-            ways.setdefault(tuple(live.pending), []).append(live)
-        shared.lives, *others = ways.values()
-        parted += [(shared.row, lives) for lives in others]
-    if parted:
-        rows = engine.fork([row for row, _ in parted])
-        open_ += [_Shared(row, lives) for row, (_, lives) in zip(rows, parted, strict=True)]
-
-
-def _share(lives: list[_Live], workers: int) -> list[list[list[_Live]]]:
-    """Neighbours with the same prompt form a group; groups are dealt to the workers, the fullest worker last.
-
-    The deal depends on the list alone, never on timing, so that a repeated run has the same batches.
-    """
-    groups: list[list[_Live]] = []
-    for live in lives:
-        if groups and groups[-1][0].prompt == live.prompt:
-            groups[-1].append(live)
-        else:
-            groups.append([live])
-    if len(groups) < workers:
-        groups = [part for group in groups for part in _split(group, -(-len(group) // workers))]
-    shares: list[list[list[_Live]]] = [[] for _ in range(min(workers, len(groups)))]
-    for group in groups:
-        min(shares, key=lambda share: sum(map(len, share))).append(group)
-    return shares
-
-
-def _split(group: list[_Live], room: int) -> list[list[_Live]]:
-    return [group[i : i + room] for i in range(0, len(group), room)]

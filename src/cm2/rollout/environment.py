@@ -10,30 +10,44 @@ feeds back the agent's step:
 It ends for a reason that somebody owns: `completed`, `strict` or `empty_reply` (owner agent), `limit_turns`,
 `limit_steps` or `limit_tokens` (owner limit), or a failure of the simulator, judge, provider or data, which makes the
 rollout worth nothing. A turn is judged once, when it ends, however it ends: credit that was earned is never lost.
+
+There is one flow of control, written as coroutines. `feed` and `stop` run it to its end at once, with a session and a
+judge that answer at once (one that asks a model then waits on its own, and must not be on the door's event loop);
+`feed_async` and `stop_async` await both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
 
-from cm2.checklist import Task
+from cm2.checklist import Checklist, Task
 from cm2.credit import fitting, unmet_strict
 from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse, Turn
 from cm2.errors import DataError, Where, told
 from cm2.judge import Judge
+from cm2.llm import BudgetReached, ProviderError
 from cm2.rollout.limits import Limits
 from cm2.rollout.trace import Failure, Rollout, Segment
 from cm2.simulate.world import error_response
 from cm2.verdict import Verdict
 
 Message = dict[str, Any]
+Respond = Callable[[ToolCall], Awaitable[ToolResponse]]
+JudgeOne = Callable[[Checklist], Awaitable[list[Verdict]]]
 DEEPEST = 64
 
 
 class ToolSession(Protocol):
-    """What answers the agent's calls: a `cm2.simulate.Session`."""
+    """What answers the agent's calls: a `cm2.simulate.Session`.
+
+    `turn` is set to the turn that the calls belong to. It may have `failed`: errors of its own that the agent was
+    answered with, which cost the rollout.
+    """
+
+    turn: int
 
     def respond(self, call: ToolCall) -> ToolResponse:
         """The answer, now."""
@@ -75,6 +89,8 @@ class Environment:
         self.tokens_used = 0
         self.done, self.reason, self.owner = False, "", ""
         self.failure: Failure | None = None
+        self.broke: BudgetReached | None = None
+        """That the judge had no money left, where that was it: no further rollout is worth starting."""
         self.verdicts: list[Verdict] = []
         self.dialogue = Dialogue(
             id=reference.id,
@@ -88,6 +104,11 @@ class Environment:
         self.messages: list[Message] = opening_messages(self.dialogue)
         self._judged = False
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether an answer may take long: the judge or the session asks a model (`feed_async` lets others go on)."""
+        return hasattr(self.judge, "judge_async") or bool(getattr(self.session, "asynchronous", False))
+
     def feed(self, step: Step, *, tokens: int = 0, truncated: bool = False) -> Observation:
         """Take the agent's step and answer it.
 
@@ -100,33 +121,19 @@ class Environment:
         Raises:
             RuntimeError: the rollout has already ended.
         """
-        step = self._take(step, tokens, truncated)
-        try:
-            if not truncated:
-                for index, call in enumerate(step.calls):
-                    step.responses.append(self._beyond(call, index) or self.session.respond(call))
-        except Exception as error:  # a world may be anyone's: its failure is put on record as the simulator's
-            return self.fail("simulator", told(error))
-        return self._after(step, truncated)
+        return _at_once(self._feed(step, tokens, truncated, self._respond_now, self._judge_now))
 
     async def feed_async(self, step: Step, *, tokens: int = 0, truncated: bool = False) -> Observation:
-        """`feed`, for worlds whose backend must be awaited."""
-        step = self._take(step, tokens, truncated)
-        try:
-            if not truncated:
-                for index, call in enumerate(step.calls):
-                    step.responses.append(self._beyond(call, index) or await self.session.respond_async(call))
-        except Exception as error:  # see `feed`
-            return self.fail("simulator", told(error))
-        return self._after(step, truncated)
+        """`feed`, for worlds and judges that must be awaited."""
+        return await self._feed(step, tokens, truncated, self.session.respond_async, self._judge_later)
 
     def stop(self, reason: str, owner: str) -> Observation:
         """End the rollout from outside (a driver's limit); the turn so far is judged."""
-        if not self.done:
-            self._judge_turn()
-            if not self.done:
-                self._end(reason, owner)
-        return self._observe([])
+        return _at_once(self._stop(reason, owner, self._judge_now))
+
+    async def stop_async(self, reason: str, owner: str) -> Observation:
+        """`stop`, for judges that must be awaited."""
+        return await self._stop(reason, owner, self._judge_later)
 
     def fail(self, owner: str, message: str, *, fatal: bool = False) -> Observation:
         """End the rollout as worth nothing: the simulator, judge, provider or data failed, not the agent."""
@@ -139,6 +146,8 @@ class Environment:
         self, *, group: str = "", member: int = 0, seed: int = 0, segments: list[Segment] | None = None
     ) -> Rollout:
         """The rollout so far as a record."""
+        if failed := getattr(self.session, "failed", None):
+            self.fail("simulator", f"{len(failed)} of the agent's calls had no answer; the first: {told(failed[0])}")
         return Rollout(
             task=self.task.dialogue.id,
             dialogue=self.dialogue,
@@ -155,10 +164,42 @@ class Environment:
             generated_tokens=self.tokens_used,
         )
 
+    async def _feed(self, step: Step, tokens: int, truncated: bool, respond: Respond, judge: JudgeOne) -> Observation:
+        step = self._take(step, tokens, truncated)
+        try:
+            if not truncated:
+                for index, call in enumerate(step.calls):
+                    step.responses.append(self._beyond(call, index) or await respond(call))
+        except Exception as error:  # a world may be anyone's: its failure is put on record as the simulator's
+            return self.fail("simulator", told(error), fatal=bool(getattr(error, "fatal", False)))
+        return await self._after(step, truncated, judge)
+
+    async def _stop(self, reason: str, owner: str, judge: JudgeOne) -> Observation:
+        if not self.done:
+            await self._judge_turn(judge)
+            if not self.done:
+                self._end(reason, owner)
+        return self._observe([])
+
+    async def _respond_now(self, call: ToolCall) -> ToolResponse:
+        return self.session.respond(call)
+
+    async def _judge_now(self, checklist: Checklist) -> list[Verdict]:
+        assert self.judge is not None
+        return self.judge.judge(self.dialogue, self.turn, checklist)
+
+    async def _judge_later(self, checklist: Checklist) -> list[Verdict]:
+        judge = getattr(self.judge, "judge_async", None)
+        if judge is None:
+            return await self._judge_now(checklist)
+        found: list[Verdict] = await judge(self.dialogue, self.turn, checklist)
+        return found
+
     def _take(self, step: Step, tokens: int, truncated: bool) -> Step:
         if self.done:
             raise RuntimeError(f"the rollout of {self.dialogue.id} has ended ({self.reason}); make a new Environment")
         self.tokens_used += tokens
+        self.session.turn = self.turn
         turn = self.dialogue.turns[self.turn]
         calls = _identified(step.calls, f"call_{self.turn}_{len(turn.steps)}")
         taken = Step(step.thinking, step.reply, calls, [])
@@ -171,21 +212,21 @@ class Environment:
             return None
         return error_response(call, f"too many calls in one step: only the first {self.limits.calls} were executed")
 
-    def _after(self, step: Step, truncated: bool) -> Observation:
+    async def _after(self, step: Step, truncated: bool, judge: JudgeOne) -> Observation:
         if truncated:
-            return self.stop("limit_tokens", "limit")
+            return await self._stop("limit_tokens", "limit", judge)
         if step.calls:
             new = [tool_message(response) for response in step.responses]
             self.messages += new
             if self._out_of_tokens():
-                self.stop("limit_tokens", "limit")
+                await self._stop("limit_tokens", "limit", judge)
             elif len(self.dialogue.turns[self.turn].steps) >= self.limits.steps:
-                self.stop("limit_steps", "limit")
+                await self._stop("limit_steps", "limit", judge)
             return self._observe(new)
-        return self._end_turn(step)
+        return await self._end_turn(step, judge)
 
-    def _end_turn(self, step: Step) -> Observation:
-        unmet = self._judge_turn()
+    async def _end_turn(self, step: Step, judge: JudgeOne) -> Observation:
+        unmet = await self._judge_turn(judge)
         reference = self.task.dialogue.turns
         following = self.turn + 1
         if self.done:
@@ -208,8 +249,12 @@ class Environment:
             return self._observe([message])
         return self._observe([])
 
-    def _judge_turn(self) -> bool:
-        """Judge the current turn, once; whether a strict item of it is unsatisfied."""
+    async def _judge_turn(self, judge: JudgeOne) -> bool:
+        """Judge the current turn, once; whether a strict item of it is unsatisfied.
+
+        A verdict that the judge or its provider could not give makes the rollout worth nothing: paid for the rest of
+        its items only, it would be compared with siblings that were paid for all of theirs.
+        """
         unmet = False
         if self.judge is None or self._judged:
             return unmet
@@ -218,11 +263,16 @@ class Environment:
             if checklist.turn != self.turn:
                 continue
             try:
-                found = self.judge.judge(self.dialogue, self.turn, checklist)
+                found = await judge(checklist)
             except Exception as error:  # a judge may be remote or a plug-in: its failure is put on record as its own
-                self.fail("judge", f"turn {self.turn}: {told(error)}")
+                self.broke = error if isinstance(error, BudgetReached) else None
+                fatal = self.broke is not None or (isinstance(error, ProviderError) and error.fatal)
+                self.fail("judge", f"turn {self.turn}: {told(error)}", fatal=fatal)
                 return unmet
             self.verdicts += found
+            if (lost := next((verdict for verdict in found if verdict.failed), None)) is not None:
+                self.fail("judge", f"turn {self.turn}: item {lost.item} is {lost.reason}")
+                return unmet
             unmet = unmet or bool(unmet_strict(checklist, found, len(self.dialogue.turns[self.turn].steps)))
         return unmet
 
@@ -234,6 +284,17 @@ class Environment:
 
     def _observe(self, new: list[Message]) -> Observation:
         return Observation(new, self.done, self.reason, self.owner)
+
+
+def _at_once(work: Coroutine[Any, Any, Observation]) -> Observation:
+    """The result of work that never has to wait."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        found: Observation = done.value
+        return found
+    work.close()
+    raise RuntimeError("a session or judge that is not awaited waited all the same")
 
 
 def opening_messages(dialogue: Dialogue) -> list[Message]:

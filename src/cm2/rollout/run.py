@@ -1,7 +1,8 @@
 """Running rollouts: tasks × group members, many at once, each of them data whatever happens to it.
 
 The members of a group share one world. What fails in a rollout (provider, simulator, judge, data) is put on its record
-and the others go on; a run stops only where every request is bound to fail (a refused key, a wrong address).
+and the others go on; a run stops only where every request is bound to fail (a refused key, a wrong address) or money
+has run out. Then no rollout is started any more, and those under way come to their end.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from cm2.checklist import Task
 from cm2.dialogue import Dialogue
 from cm2.errors import told
 from cm2.judge import ChecksJudge, Judge
-from cm2.llm import ProviderError
+from cm2.llm import BudgetReached, ProviderError
 from cm2.rollout.agents import Agent
 from cm2.rollout.environment import Environment
 from cm2.rollout.limits import Limits
 from cm2.rollout.trace import Failure, Rollout
-from cm2.simulate.world import SimulatorError, World
+from cm2.simulate.backend import SimulatorError
+from cm2.simulate.world import Session, World
 
 MakeWorld = Callable[[Task, int], World]
 TellOutcome = Callable[[Rollout], dict[str, Any]]
@@ -61,11 +63,12 @@ async def run_rollouts(
 
     Raises:
         ProviderError: STOP_AFTER rollouts in a row failed for a reason that the next would share (they are yielded).
+        BudgetReached: the simulator or the judge may spend no more (all that could be finished is yielded before).
     """
     judge = judge or ChecksJudge()
     running: set[asyncio.Task[Rollout]] = set()
     finished: asyncio.Queue[asyncio.Task[Rollout]] = asyncio.Queue()
-    refused = 0
+    refused, halt = 0, _Halt()
     members = _members(tasks, group, world, seed, done)
     waiting = next(members, None)
     try:
@@ -73,7 +76,7 @@ async def run_rollouts(
             while waiting is not None and len(running) < concurrency:
                 task, label, member, shared = waiting
                 own = _seed(seed, task.dialogue.id, label, member)
-                one = _run(task, agent, shared, judge, limits, label, member, own, outcome)
+                one = _run(task, agent, shared, judge, limits, label, member, own, outcome, halt)
                 started = asyncio.create_task(one)
                 started.add_done_callback(finished.put_nowait)  # asyncio.wait would look at all of them each time
                 running.add(started)
@@ -83,10 +86,21 @@ async def run_rollouts(
             rollout = each.result()
             yield rollout
             refused = _refusals(rollout, refused)
+            if halt.reason is not None:
+                waiting = None
     finally:
         for each in running:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+    if halt.reason is not None:
+        raise halt.reason
+
+
+class _Halt:
+    """Why no further rollout is started."""
+
+    def __init__(self) -> None:
+        self.reason: BudgetReached | None = None
 
 
 class _Shared:
@@ -126,10 +140,12 @@ async def _run(
     member: int,
     seed: int,
     outcome: TellOutcome | None,
+    halt: _Halt,
 ) -> Rollout:
     started, prompt_tokens, number = time.perf_counter(), 0, 0
     try:
-        environment = Environment(task, shared.get().session(), judge, limits)
+        session = shared.get().session()
+        environment = Environment(task, session, judge, limits)
     except Exception as error:  # whatever a row holds, it costs this rollout and not the run
         owner = "simulator" if isinstance(error, SimulatorError) else "data"
         empty, failure = Dialogue(task.dialogue.id, meta=task.dialogue.meta), Failure(owner, told(error))
@@ -146,6 +162,7 @@ async def _run(
         number += 1
         prompt_tokens += action.prompt_tokens
         await environment.feed_async(action.step, tokens=action.tokens, truncated=action.truncated)
+    _settle(environment, session, halt)
     rollout = environment.record(group=label, member=member, seed=seed)
     rollout.agent, rollout.prompt_tokens = agent.name, prompt_tokens
     rollout.seconds = round(time.perf_counter() - started, 3)
@@ -155,6 +172,19 @@ async def _run(
         except Exception as error:  # the run was fine: only its true outcome stays unknown
             rollout.outcome = {"error": told(error)}
     return rollout
+
+
+def _settle(environment: Environment, session: Session, halt: _Halt) -> None:
+    """What the simulator failed at costs the rollout, also where the agent was answered with an error and went on."""
+    halt.reason = halt.reason or environment.broke
+    if not session.failed:
+        return
+    first, last = session.failed[0], session.failed[-1]
+    environment.fail("simulator", f"{len(session.failed)} of the agent's calls had no answer; the first: {told(first)}")
+    if last.fatal and environment.failure is not None:
+        environment.failure.fatal = True
+    if isinstance(last.__cause__, BudgetReached):
+        halt.reason = last.__cause__
 
 
 def _seed(*parts: object) -> int:

@@ -73,6 +73,30 @@ def is_listing(value: Any) -> bool:
     )
 
 
+def about_the_same(listings: list[Example], arguments: dict[str, Any]) -> list[Example]:
+    """The listings whose rows may fit a call: what their rows do not show (a search by city whose rows name none) must
+    have been asked for alike. Only words are looked at: numbers and dates mostly limit a search, and limits overlap."""
+    fields = {name for example in listings for row in _rows(example.value) for name in row}
+    words = {
+        name: fold(value)
+        for name, value in arguments.items()
+        if isinstance(value, str) and name not in fields and not _is_query(name) and not any(map(str.isdigit, value))
+    }
+
+    def alike(example: Example) -> bool:
+        asked = example.arguments
+        return all(fold(scalar_text(asked[name])) == value for name, value in words.items() if asked.get(name))
+
+    return [example for example in listings if alike(example)]
+
+
+def emptied(value: Any) -> Any:
+    """A listing without its rows."""
+    if isinstance(value, list):
+        return []
+    return {key: [] if isinstance(part, list) else 0 if is_number(part) else part for key, part in value.items()}
+
+
 def filtered(value: Any, others: list[Any], arguments: dict[str, Any]) -> Any:
     """A listing that holds the rows, of this and the other listings of the tool, that fit a call's arguments.
 
@@ -95,6 +119,11 @@ def filtered(value: Any, others: list[Any], arguments: dict[str, Any]) -> Any:
         if isinstance(part, int) and not isinstance(part, bool):
             result[key] = max(0, part + change)
     return result
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    lists = [value] if isinstance(value, list) else [part for part in value.values() if isinstance(part, list)]
+    return [row for part in lists for row in part if isinstance(row, dict)]
 
 
 def _fitting(rows: list[Any], arguments: dict[str, Any]) -> list[Any]:

@@ -4,7 +4,8 @@ The fallback knows the reference's recorded calls and answers, and makes up no m
 
 1. a call that differs from a recorded one only in spelling (case, spacing, punctuation, "2" for 2) gets its answer;
 2. an argument that refers to something (an id) which neither a person nor this world ever named is not found;
-3. a search gets the recorded rows that fit its arguments, possibly none;
+3. a search gets the recorded rows that fit its arguments, possibly none; rows that do not show what was asked for (a
+   city) are those of a recorded search for the same;
 4. a write, or a look-up whose recorded answer repeats the arguments that differ, gets an answer with the shape of the
    nearest recorded one: echoed arguments follow the call; ids are handed out once and then minted; numbers and choices
    of a look-up are drawn, so that a wrong call does not learn the right call's answer;
@@ -27,7 +28,7 @@ from cm2.dialogue import Dialogue, ToolCall, ToolResponse
 from cm2.judge.text import fold
 from cm2.judge.values import is_error, is_number, scalar_text, walk
 from cm2.label.writes import mode
-from cm2.simulate.examples import Example, examples_of, filtered, is_listing
+from cm2.simulate.examples import Example, about_the_same, emptied, examples_of, filtered, is_listing
 from cm2.simulate.mint import Mint, is_id_name
 from cm2.simulate.replay import Context, Recordings, call_key
 
@@ -65,8 +66,11 @@ class Fallback:
         good = [example for example in self.examples.get(call.name, []) if not example.error and not example.empty]
         writes = self.is_write(call) or mode(context.tool) is not None
         if not writes and any(is_listing(example.value) for example in good):
-            listings = [example.value for example in good if is_listing(example.value)]
-            return _text(filtered(listings[0], listings[1:], call.arguments))
+            listings = [example for example in good if is_listing(example.value)]
+            near_by = [example.value for example in about_the_same(listings, call.arguments)]
+            if not near_by:
+                return _text(emptied(listings[0].value))
+            return _text(filtered(near_by[0], near_by[1:], call.arguments))
         fitting = good if writes else [example for example in good if _fits(example, call.arguments)]
         if not fitting:
             return self.not_found(call)
@@ -82,14 +86,20 @@ class Fallback:
         for example in own:
             if example.empty:
                 return example.content
+        if not any(example.error for example in self._all):
+            for example in own:
+                if is_listing(example.value):
+                    return _text(emptied(example.value))
+        return self.error(call, told)
+
+    def error(self, call: ToolCall, told: str) -> str:
+        """An error that says this, in the form of this tool's recorded errors, else of any tool's."""
+        own = self.examples.get(call.name, [])
         for example in [*(e for e in own if e.error), *(e for e in self._all if e.error)]:
             if isinstance(example.value, str):
                 return f"Error: {told}"
             if isinstance(example.value, dict):
                 return _text(_reworded(example.value, told))
-        for example in own:
-            if is_listing(example.value):
-                return _text(_emptied(example.value))
         return _text({"error": told})
 
     @cached_property
@@ -248,12 +258,6 @@ def _reworded(error: dict[str, Any], told: str) -> dict[str, Any]:
         if isinstance(error.get(key), dict):
             return error | {key: _reworded(error[key], told)}
     return {"error": told}
-
-
-def _emptied(value: Any) -> Any:
-    if isinstance(value, list):
-        return []
-    return {key: [] if isinstance(part, list) else 0 if is_number(part) else part for key, part in value.items()}
 
 
 def _squash(text: str) -> str:

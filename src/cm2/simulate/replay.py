@@ -49,15 +49,29 @@ class State(msgspec.Struct, frozen=True):
         return State(digest, (*self.tools, tool))
 
 
+class Heard(msgspec.Struct):
+    """A call that a session made and the answer it got; `writes` is how many writes came before."""
+
+    call: ToolCall
+    content: str
+    writes: int = 0
+
+
 class Context(msgspec.Struct):
     """What a backend is told beside the call: the tool, the state, and the writes made so far with their answers.
 
-    What a session only read is left out on purpose: it must not change an answer that siblings share.
+    Siblings share an answer that depends on nothing else. A backend that also looks at `turn` or `heard` says what it
+    made of them (`depends` of `cm2.simulate.world.Responder`), and the answer is shared among those for whom that is
+    the same.
     """
 
     tool: Tool
     state: State
     writes: list[tuple[ToolCall, str]]
+    turn: int = 0
+    """Which turn of the dialogue is being played."""
+    heard: list[Heard] = []
+    """Every answer that this session got from the world, in order; the environment's own errors are none."""
 
 
 class Recordings:
@@ -88,13 +102,16 @@ class Recordings:
     def __contains__(self, key: str) -> bool:
         return key in self._by_call
 
-    def find(self, key: str, state: State, nth: int = 0) -> str | None:
-        """The recorded answer to the `nth` (0-based) such call in this state, None where the call is not recorded."""
+    def find(self, key: str, state: State, nth: int = 0, exactly: bool = False) -> str | None:
+        """The recorded answer to the `nth` (0-based) such call in this state, None where the call is not recorded;
+        with `exactly` also where it is recorded in other states only."""
         states = self._by_call.get(key)
         if states is None:
             return None
         answers = states.get(state)
         if answers is None:
+            if exactly:
+                return None
             answers = states[min(states, key=lambda recorded: _distance(recorded, state))]
         return answers[min(nth, len(answers) - 1)]
 

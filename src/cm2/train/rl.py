@@ -24,16 +24,20 @@ from cm2.credit import Credit
 from cm2.credit.config import Level, Normalise, Reading, TurnBaseline, TurnCredit
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
+from cm2.judge.judging import Judging
+from cm2.judge.probes import Probing
 from cm2.judge.run import fingerprint
 from cm2.rollout.limits import Limits
 from cm2.rollout.sampling import Sampling
 from cm2.rollout.trace import Rollout, encode
+from cm2.simulate.config import SimulatorConfig
 from cm2.train import settings
 from cm2.train.embedded import NAME, load_model, model_digest
+from cm2.train.feedback import Feedback
 from cm2.train.progress import Live, Stop
 from cm2.train.roll import Roller, Row, rows_of, summary_of
 from cm2.train.runs import Run
-from cm2.worlds import outcome_for, world_for
+from cm2.worlds import outcome_for
 
 KEPT_PROBLEMS = 5
 Tasks = Iterable[tuple[int, Task]]
@@ -113,6 +117,20 @@ class RlConfig(msgspec.Struct, kw_only=True):
     """The largest gradient norm of a step."""
     weight_decay: NotNegative = 0.0
     """AdamW's pull to zero."""
+    judging: Judging = msgspec.field(default_factory=Judging)
+    """Who judges; see `Judging`. The default: compiled checks, without a model."""
+    simulator: SimulatorConfig = msgspec.field(default_factory=SimulatorConfig)
+    """Who answers the tools; see `SimulatorConfig`. The default: the task's own world, else replay and its fallback."""
+    models: str | None = None
+    """YAML file of the models that judge and simulate; needed where one of them asks a model."""
+    probing: Probing = msgspec.field(default_factory=Probing)
+    """What keeps an eye on the judge; see `Probing`. Off by default."""
+    gold: Judging | None = None
+    """The better judge of the probes; checks, where training pays by a model."""
+    gold_models: str | None = None
+    """YAML file of the gold judge's models; None: `models`."""
+    calibration: str | None = None
+    """File of `cm2 judge calibrate` about the judge: what canaries are held against."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; auto: bfloat16 where the hardware multiplies it."""
     seed: int = 0
@@ -134,8 +152,15 @@ class RlConfig(msgspec.Struct, kw_only=True):
         )
 
 
-FREE = ("input", "output", "updates", "minutes", "save_every", "format", "micro_tokens", "batch")
+FREE = (
+    *("input", "output", "updates", "minutes", "save_every", "format", "micro_tokens", "batch"),
+    *("models", "gold_models", "probing.on_alarm"),
+)
 """Settings on which no number of a step depends: they may change when a run is resumed."""
+
+
+PROBED = ("gold_training", "gold_reward", "canary_rate", "given_rate", "hold_out_training", "hold_out_reward")
+"""Numbers of the probes that a summary tells."""
 
 
 class Tasklist(msgspec.Struct):
@@ -195,6 +220,7 @@ def train_rl(config: RlConfig) -> dict[str, Any]:
     if config.layers and config.lora:
         raise ConfigError("layers and lora exclude each other", fix="give one of them")
     inputs = {"input": fingerprint(config.input), "model": model_digest(config.model)}
+    inputs |= Feedback.asked(config.judging, config.simulator, config.models)
     with Run(config.output, "rl", config, inputs, FREE) as run:
         if run.summary is not None:
             return run.summary | {"finished_before": True}
@@ -205,19 +231,39 @@ def train_rl(config: RlConfig) -> dict[str, Any]:
                 where=Where(file=config.input),
                 fix="give more tasks or lower --prompts",
             )
-        model, tokenizer = load_model(config.model)
-        summary = _train(run, config, model, tokenizer, found.tasks)
+        with feedback_of(config, run, found.tasks) as feedback:
+            model, tokenizer = load_model(config.model)
+            summary = _train(run, config, model, tokenizer, feedback)
+        feedback.check()
         counts = {name: value for name, value in msgspec.to_builtins(found).items() if name != "tasks"}
         summary |= {"tasks": len(found.tasks)} | counts
         run.finish(summary)
         return summary | {"finished_before": False}
 
 
+def feedback_of(config: RlConfig, run: Run, tasks: list[Task]) -> Feedback:
+    """The judge, worlds and probes that the settings describe."""
+    return Feedback(
+        config.judging,
+        config.simulator,
+        config.probing,
+        models=config.models,
+        gold=config.gold,
+        gold_models=config.gold_models,
+        calibration=config.calibration,
+        cache=str(run.folder / "llm.sqlite"),
+        tasks=tasks,
+        reading=config.reading,
+        seed=config.seed,
+    )
+
+
 class Batch:
     """Rolls out the tasks of a step, stores the rollouts, and remembers the step's numbers."""
 
-    def __init__(self, run: Run, config: RlConfig, roller: Roller, tasks: list[Task], model: Callable[[], Any]):
-        self.run, self.config, self.roller, self.tasks, self.model = run, config, roller, tasks, model
+    def __init__(self, run: Run, config: RlConfig, roller: Roller, feedback: Feedback, model: Callable[[], Any]):
+        self.run, self.config, self.roller, self.model = run, config, roller, model
+        self.feedback, self.tasks = feedback, feedback.tasks
         self.numbers: dict[str, Any] = {}
 
     def __call__(self, indices: list[int], generation: int) -> list[Row]:
@@ -229,6 +275,7 @@ class Batch:
         self.numbers = summary_of(groups, credited, self.config.group)
         self.numbers["seconds_judge"] = round(self.roller.judge.seconds, 3)
         self._store(groups, generation)
+        self.numbers |= self.feedback.numbers(groups, generation)
         stop = self.roller.driver.template.stop_ids[0]
         found: list[Row] = []
         for rows in credited:
@@ -246,7 +293,7 @@ class Batch:
         draft.replace(folder / f"step-{first:05d}.jsonl")
 
 
-def _train(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: list[Task]) -> dict[str, Any]:
+def _train(run: Run, config: RlConfig, model: Any, tokenizer: Any, feedback: Feedback) -> dict[str, Any]:
     from cm2.rollout.driver import Driver
     from cm2.train.engine import Deadline, make_trainer
     from cm2.train.keeping import Keeper, resume_path
@@ -255,7 +302,7 @@ def _train(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: list[T
     resumed, checkpoint = resume_path(run)
     run.resume_to(resumed)
     spent = sum(one["seconds"] for one in run.metrics())
-    trainer = make_trainer(run, config, model, tokenizer, len(tasks))
+    trainer = make_trainer(run, config, model, tokenizer, len(feedback.tasks))
     sampling = Sampling(
         temperature=config.temperature,
         max_step_tokens=config.max_step_tokens,
@@ -268,15 +315,19 @@ def _train(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: list[T
         group=config.group,
         probe=config.probe,
         limits=Limits(turns=config.max_turns, steps=config.max_steps),
-        world=world_for,
-        outcome=outcome_for,
+        judge=feedback.judge,
+        world=feedback.world,
+        outcome=outcome_for if config.simulator.kind == "auto" else None,
     )
-    batch = Batch(run, config, roller, tasks, lambda: trainer.model)
+    batch = Batch(run, config, roller, feedback, lambda: trainer.model)
     trainer.roll = batch
 
     def numbers(step: int) -> dict[str, Any]:
         seconds = {f"seconds_{name}": round(value, 3) for name, value in trainer.seconds.items()}
-        return batch.numbers | trainer.losses() | seconds | {"tokens_trained": trainer.tokens_forward}
+        told = batch.numbers | trainer.losses() | seconds | {"tokens_trained": trainer.tokens_forward}
+        told |= feedback.alarms([*run.metrics(), told])
+        stop.requested = stop.requested or feedback.stop
+        return told
 
     minutes = None if config.minutes is None else config.minutes * 60 - spent
     with Stop() as stop, Live("rl", config.updates, resumed, seconds=minutes) as live:
@@ -287,6 +338,7 @@ def _train(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: list[T
         if minutes is None or minutes > 0:
             trainer.train(resume_from_checkpoint=checkpoint)
     if stop.requested and trainer.state.global_step < config.updates:
+        feedback.check()
         raise KeyboardInterrupt
     sizes = sizes_of(trainer.model)
     save_result(run, trainer, tokenizer)
@@ -312,6 +364,19 @@ def _summary(run: Run, config: RlConfig, resumed: int) -> dict[str, Any]:
         "first_outcome": mean("outcome", metrics[:tail]),
         "last_outcome": mean("outcome", metrics[-tail:]),
         "last_kl": mean("kl", metrics[-tail:]),
+        **{
+            f"last_{name}": mean(name, metrics[-tail:])
+            for name in (
+                "gold_training",
+                "gold_reward",
+                "canary_rate",
+                "given_rate",
+                "hold_out_training",
+                "hold_out_reward",
+            )
+            if any(name in one for one in metrics)
+        },
+        "alarms": list(dict.fromkeys(one["alarm"] for one in metrics if one.get("alarm"))),
         "rollouts": sum(one["rollouts"] for one in metrics),
         "failures": sum(one["failures"] for one in metrics),
         "tokens_generated": sum(one["tokens_generated"] for one in metrics),

@@ -60,6 +60,25 @@ class Timed:
             self.seconds += time.perf_counter() - start
 
 
+class TimedLater(Timed):
+    """The same of a judge that is awaited: the seconds of judgements that overlap add up."""
+
+    async def judge_async(self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int = 0) -> list[Verdict]:
+        """See `AsyncJudge.judge_async`."""
+        start = time.perf_counter()
+        try:
+            inner: Any = self.inner
+            found: list[Verdict] = await inner.judge_async(dialogue, turn, checklist, since)
+            return found
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def timed(judge: Judge) -> Timed:
+    """The judge with a clock."""
+    return TimedLater(judge) if hasattr(judge, "judge_async") else Timed(judge)
+
+
 class Roller:
     """Runs groups.
 
@@ -88,7 +107,7 @@ class Roller:
     ):
         self.driver, self.credit, self.group, self.limits = driver, credit, group, limits
         self.probe = min(group, probe or group)
-        self.judge = Timed(judge or ChecksJudge())
+        self.judge = timed(judge or ChecksJudge())
         self.world, self.outcome = world, outcome
 
     def roll(self, tasks: Sequence[Task], seed: int) -> list[list[Rollout]]:

@@ -72,7 +72,8 @@ class Run:
             raise ConfigError(f"{self.folder} is a file, not a folder", fix="give -o the name of a folder")
         self._lock = lock_output(os.fspath(self.folder))
         try:
-            self._claim({"verb": verb, "config": msgspec.to_builtins(config), "inputs": inputs}, free)
+            mine = {"verb": verb, "config": _flat(msgspec.to_builtins(config)), "inputs": inputs}
+            self._claim(msgspec.json.decode(encode(mine)), free)
             self.checkpoints_folder.mkdir(exist_ok=True)
             for left in self.folder.rglob(".saving-*"):
                 shutil.rmtree(left)
@@ -216,6 +217,17 @@ class Run:
         except OSError as error:
             error.filename = os.fspath(file)
             raise
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings that are groups of settings, each by its full name: `judging.kind`."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{inner}": one for inner, one in _flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _differences(begun: dict[str, Any], mine: dict[str, Any], free: tuple[str, ...]) -> list[str]:

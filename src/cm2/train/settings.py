@@ -17,8 +17,10 @@ from cm2.errors import ConfigError, Where
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def load(kind: type[S], file: str | None, flags: dict[str, Any]) -> S:
+def load(kind: type[S], file: str | None, flags: dict[str, Any], inner: dict[str, dict[str, Any]] | None = None) -> S:
     """Settings of `kind` from an optional YAML file and from those flags that were given (are not None).
+
+    `inner` holds flags of settings that are groups of settings themselves, by the group's name.
 
     Raises:
         ConfigError: the file is absent or no mapping; a setting is unknown, missing or out of range.
@@ -40,6 +42,10 @@ def load(kind: type[S], file: str | None, flags: dict[str, Any]) -> S:
             f"unknown setting {', '.join(unknown)}", where=Where(file=file), fix=f"known ones: {', '.join(known)}"
         )
     values |= {name: value for name, value in flags.items() if value is not None}
+    for name, group in (inner or {}).items():
+        given = {key: value for key, value in group.items() if value is not None}
+        if given:
+            values[name] = (values.get(name) or {}) | given
     return check(kind, values, file)
 
 
