@@ -85,6 +85,31 @@ async def on_door(work: Coroutine[Any, Any, R]) -> R:
     return await asyncio.wrap_future(flow.submit(work))
 
 
+class OnDoor:
+    """Both ways of calling a judge that asks a model, made of its `_judge`, which runs on the door's event loop."""
+
+    async def _judge(
+        self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int, known: Sequence[Verdict], again: int
+    ) -> list[Verdict]:
+        raise NotImplementedError
+
+    def judge(self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int = 0) -> list[Verdict]:
+        """See `Judge.judge`; not on the door's own event loop."""
+        return wait(self._judge(dialogue, turn, checklist, since, (), 0))
+
+    async def judge_async(
+        self,
+        dialogue: Dialogue,
+        turn: int,
+        checklist: Checklist,
+        since: int = 0,
+        known: Sequence[Verdict] = (),
+        again: int = 0,
+    ) -> list[Verdict]:
+        """See `AsyncJudge.judge_async`."""
+        return await on_door(self._judge(dialogue, turn, checklist, since, known, again))
+
+
 def _running() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from functools import cache
 from cm2.checklist import Checklist, Item
 from cm2.dialogue import Dialogue
 from cm2.judge.form import Form
-from cm2.judge.judge import on_door, wait
+from cm2.judge.judge import OnDoor
 from cm2.judge.judging import Judging
 from cm2.judge.memory import Memory
 from cm2.judge.question import Counts, Question, Said
@@ -28,7 +28,7 @@ from cm2.llm.fence import Fence
 from cm2.verdict import Verdict
 
 
-class LLMJudge:
+class LLMJudge(OnDoor):
     """Judges by asking a model; see the module.
 
     Args:
@@ -51,22 +51,6 @@ class LLMJudge:
     def counts(self) -> Counts:
         """Calls, money and what was spared, so far."""
         return self.memory.counts
-
-    def judge(self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int = 0) -> list[Verdict]:
-        """See `Judge.judge`; not on the door's own event loop."""
-        return wait(self._judge(dialogue, turn, checklist, since, (), 0))
-
-    async def judge_async(
-        self,
-        dialogue: Dialogue,
-        turn: int,
-        checklist: Checklist,
-        since: int = 0,
-        known: Sequence[Verdict] = (),
-        again: int = 0,
-    ) -> list[Verdict]:
-        """See `AsyncJudge.judge_async`."""
-        return await on_door(self._judge(dialogue, turn, checklist, since, known, again))
 
     async def _judge(
         self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int, known: Sequence[Verdict], again: int

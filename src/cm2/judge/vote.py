@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from cm2.checklist import Checklist
 from cm2.dialogue import Dialogue
 from cm2.errors import ConfigError
-from cm2.judge.judge import AsyncJudge, on_door, wait
+from cm2.judge.judge import AsyncJudge, OnDoor
 from cm2.judge.question import Counts
 from cm2.judge.sheet import SKIP
 from cm2.verdict import Verdict, unscored
@@ -25,7 +25,7 @@ from cm2.verdict import Verdict, unscored
 NO_QUORUM = "too few votes"
 
 
-class VoteJudge:
+class VoteJudge(OnDoor):
     """See the module.
 
     Args:
@@ -49,22 +49,6 @@ class VoteJudge:
         for judge in self.judges:
             total.add(getattr(judge, "counts", None) or Counts())
         return total
-
-    def judge(self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int = 0) -> list[Verdict]:
-        """See `Judge.judge`; not on the door's own event loop."""
-        return wait(self._judge(dialogue, turn, checklist, since, (), 0))
-
-    async def judge_async(
-        self,
-        dialogue: Dialogue,
-        turn: int,
-        checklist: Checklist,
-        since: int = 0,
-        known: Sequence[Verdict] = (),
-        again: int = 0,
-    ) -> list[Verdict]:
-        """See `AsyncJudge.judge_async`."""
-        return await on_door(self._judge(dialogue, turn, checklist, since, known, again))
 
     async def _judge(
         self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int, known: Sequence[Verdict], again: int
