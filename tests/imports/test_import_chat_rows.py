@@ -246,6 +246,26 @@ def test_two_conversations_whose_calls_alternate_stay_two(tmp_path: Path) -> Non
     assert [dialogue.turns[0].user for dialogue in found.dialogues] == [ASKED[0], "And C3?"]
 
 
+def test_conversations_that_begin_alike_stay_apart(tmp_path: Path) -> None:
+    hello = {"role": "assistant", "content": "Hello! How can I help?"}
+    logs = []
+    for number in range(3):
+        messages = chat()
+        messages[6]["content"] = f"Then cancel it, says customer {number}."
+        logs.append(exchanges([messages[0], {"role": "user", "content": "Hi"}, hello, *messages[1:]]))
+    rows = [
+        {"request": {"messages": log[step][0]}, "response": {"choices": [{"message": log[step][1]}]}}
+        for step in range(5)
+        for log in logs
+    ]
+    found = read(tmp_path, *rows)
+    assert [row["messages"][8]["content"] for row in found.rows] == [
+        f"Then cancel it, says customer {n}." for n in range(3)
+    ]
+    assert [len(row["messages"]) for row in found.rows] == [12, 12, 12]
+    assert all("branch" not in row["meta"]["import"] for row in found.rows)
+
+
 def test_a_retry_is_a_branch(tmp_path: Path) -> None:
     calls = exchanges(chat())
     retry = {"role": "assistant", "content": "I cannot cancel it."}
@@ -298,6 +318,12 @@ def test_calls_of_a_named_conversation_need_no_history(tmp_path: Path) -> None:
     assert found.row["id"] == "k"
 
 
+@pytest.mark.parametrize(("asked", "told"), [("inputs", "outputs"), ("input", "output"), ("body", "response")])
+def test_wrappers_of_questions_and_answers(tmp_path: Path, asked: str, told: str) -> None:
+    found = read(tmp_path, {"id": "x", asked: {"question": "Why?"}, told: {"answer": "So."}})
+    assert [message["content"] for message in found.row["messages"]] == ["Why?", "So."]
+
+
 def test_a_further_choice_is_said(tmp_path: Path) -> None:
     choices = [{"message": {"role": "assistant", "content": text}} for text in ("one", "two")]
     found = read(
@@ -330,7 +356,7 @@ def test_from_insists(tmp_path: Path) -> None:
     found = read(
         tmp_path,
         {"id": "x", "messages": chat(), "tools": CHAT_TOOLS},
-        {"run_type": "llm", "inputs": {}},
+        {"traceId": "x", "type": "SPAN"},
         format="anthropic",
     )
     assert found.told["format"] == "anthropic"

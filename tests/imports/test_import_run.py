@@ -172,6 +172,13 @@ def test_rejected_records_keep_their_text_and_reason(tmp_path: Path) -> None:
     assert "not JSON" in found.rejected[0]["reason"] and "its fields are x" in found.rejected[1]["reason"]
 
 
+def test_secrets_are_taken_out_of_what_is_kept_and_of_what_is_rejected(tmp_path: Path) -> None:
+    headers = {"Authorization": "Bearer abcdefghijklmnop0123456789", "x": "ok"}
+    found = read(tmp_path, {"id": "a", "messages": chat(), "headers": headers}, {"headers": headers})
+    assert found.told["kept"] == {"headers": {"Authorization": "Bearer [hidden]", "x": "ok"}}
+    assert found.rejected[0]["row"] == {"headers": {"Authorization": "Bearer [hidden]", "x": "ok"}}
+
+
 def test_nothing_is_written_where_nothing_is_a_dialogue(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("as it was\n")
     save(tmp_path, {"x": 1}, {"y": 2})

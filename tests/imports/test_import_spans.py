@@ -320,6 +320,23 @@ def test_spans_of_other_things_are_aside(tmp_path: Path) -> None:
     assert found.summary.asides == {"a span that is about no model, tool or agent": 2}
 
 
+def test_what_the_application_wrote_is_kept_and_the_conventions_rest_is_named(tmp_path: Path) -> None:
+    calls = genai()
+    for values in calls:
+        values |= {"shop.tenant": "north", "server.port": 443, "gen_ai.request.temperature": 0.5}
+    spans = [otlp(number, values) for number, values in enumerate(calls)]
+    for line in spans:
+        resource = {"service.name": "shop", "telemetry.sdk.language": "python"}
+        line["resourceSpans"][0]["resource"]["attributes"] = attributes(resource)
+    found = read(tmp_path, *spans)
+    expect(found.row)
+    assert found.told["kept"] == {
+        f"span[{0:016x}].attributes.shop": {"tenant": "north"},
+        "resource": {"service": {"name": "shop"}},
+    }
+    assert {"span[].attributes.server.port", "span[].attributes.gen_ai.request"} <= set(found.told["left"])
+
+
 def test_calls_without_contents_say_how_to_record_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"):
         read(tmp_path, otlp(1, {"gen_ai.operation.name": "chat"}))

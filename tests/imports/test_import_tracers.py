@@ -273,6 +273,26 @@ def test_langsmith_errors_and_tools(tmp_path: Path) -> None:
     assert json.loads(found.row["messages"][-1]["content"]) == {"error": "TimeoutError()"}
 
 
+def test_a_call_that_cannot_be_read_leaves_the_rest_of_its_trace(tmp_path: Path) -> None:
+    values = observations()
+    values[2]["input"] = {"messages": [7]}
+    broken = values[0] | {"id": "o9", "traceId": "t9", "input": {"messages": [{"role": "narrator", "content": ""}]}}
+    found = read(tmp_path, *values, broken)
+    expect(found.row)
+    assert any("cannot be read: the message at" in note["what"] for note in found.told["unmapped"])
+    assert "narrator" in found.rejected[0]["reason"]
+
+
+def test_an_input_that_is_no_message_stands_as_it_is(tmp_path: Path) -> None:
+    root = {"trace_id": "r", "run_type": "chain", "outputs": {"output": "Done."}}
+    found = read(
+        tmp_path,
+        root | {"id": "r", "inputs": {"topic": "orders"}},
+        root | {"id": "s", "trace_id": "s", "inputs": {"a": 1, "b": "x"}},
+    )
+    assert [row["messages"][0]["content"] for row in found.rows] == ["orders", '{"a":1,"b":"x"}']
+
+
 def test_a_trace_that_holds_no_message_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of its 2 records"):
         read(

@@ -62,12 +62,13 @@ def shown(summary: Summary) -> list[Any]:
         ("aside", summary.asides),
         ("not mapped", summary.unmapped),
         ("made", summary.made),
-        ("left in the log", summary.left),
     )
     for kind, counts in groups:
         for what, count in sorted(counts.items(), key=lambda pair: -pair[1]):
             table.add_row(kind, escape(what), str(count), escape(summary.examples.get(what, "")))
     notes = [f"{summary.scored} dialogues have a reward or scores; {summary.inferred} have tools inferred from calls"]
+    if summary.left:
+        notes.append(f"bookkeeping left in the log: {len(summary.left)} kinds of fields (--report names them)")
     if summary.branches:
         notes.append(f"{summary.branches} of the dialogues are branches (meta.import.branch)")
     if summary.rejected:

@@ -20,8 +20,8 @@ from cm2.imports.talk import Talk
 from cm2.imports.text import as_dict, as_id, as_list, as_text, unpacked
 from cm2.imports.work import seconds
 
-_REQUESTS = ("request", "request_body", "requestBody", "body", "req", "kwargs")
-_RESPONSES = ("response", "response_body", "responseBody", "completion", "res", "result", "output")
+_REQUESTS = ("request", "request_body", "requestBody", "body", "req", "kwargs", "inputs")
+_RESPONSES = ("response", "response_body", "responseBody", "completion", "res", "result", "output", "outputs")
 IDS = ("id", "uuid", "dialogue_id", "conversation_id", "custom_id", "request_id", "trace_id", "session_id")
 _SESSIONS = ("conversation_id", "session_id", "thread_id", "trace_id", "conversation", "chat_id")
 _BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking", "server_tool_use"})
@@ -30,7 +30,9 @@ _OUTER = names("body", "outer")
 
 def call_of(value: dict[str, Any]) -> tuple[Any, Any] | None:
     """The request and the response of a row that is one call of a model, else None."""
-    request = next((inner for key in _REQUESTS if isinstance(inner := unpacked(value.get(key)), dict)), None)
+    request = next(
+        (inner for key in (*_REQUESTS, "input") if isinstance(inner := unpacked(value.get(key)), dict)), None
+    )
     response = next((unpacked(value[key]) for key in _RESPONSES if value.get(key) is not None), None)
     if request is not None:
         request = as_dict(unpacked(request.get("body"))) or as_dict(unpacked(request.get("json"))) or request

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from cm2.errors import DataError
-from cm2.imports.bodies import read_exchange, tokens_of
+from cm2.imports.bodies import tokens_of
 from cm2.imports.fields import names
 from cm2.imports.notes import Place
 from cm2.imports.otel import ran
@@ -93,15 +93,13 @@ def read_observation(value: dict[str, Any]) -> Work:
         if request is None and response is None:
             work.silent = True
         else:
-            paths = (f"{place.path}.input", f"{place.path}.output")
-            work.exchange = read_exchange(request, response, work.notes, paths)
-            work.exchange.start, work.exchange.span = work.start, id
-            work.exchange.model = as_text(value.get("model")) or work.exchange.model
-            usage = get(value, "usageDetails") or value.get("usage")
-            work.exchange.tokens = tokens_of(usage) or work.exchange.tokens
-            listed = as_dict(unpacked(value.get("metadata"))).get("tools")
-            if listed and not work.exchange.tools:
-                work.exchange.tools = read_tools(listed, place.at("metadata.tools"))
+            exchange = work.read(request, response, (f"{place.path}.input", f"{place.path}.output"))
+            if exchange is not None:
+                exchange.model = as_text(value.get("model")) or exchange.model
+                exchange.tokens = tokens_of(get(value, "usageDetails") or value.get("usage")) or exchange.tokens
+                listed = as_dict(unpacked(value.get("metadata"))).get("tools")
+                if listed and not exchange.tools:
+                    exchange.tools = read_tools(listed, place.at("metadata.tools"))
     elif work.kind == "tool":
         work.ran = ran(work.name, request, response, work.error, place)
     elif work.kind == "agent":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cm2.imports.bodies import read_exchange, tokens_of
+from cm2.imports.bodies import Exchange, tokens_of
 from cm2.imports.fields import names
 from cm2.imports.notes import Place
 from cm2.imports.otel import ran
@@ -77,18 +77,9 @@ def _read(value: dict[str, Any], trace: str) -> Work:
         if not request and not response:
             work.silent = True
         else:
-            paths = (f"{place.path}.inputs", f"{place.path}.outputs")
-            work.exchange = read_exchange(request or None, response or None, work.notes, paths)
-            settings = as_dict(extra.get("invocation_params")) or as_dict(metadata.get("ls_invocation_params"))
-            work.exchange.start, work.exchange.span = work.start, id
-            work.exchange.model = as_text(metadata.get("ls_model_name")) or work.exchange.model
-            counts = {"input_tokens": value.get("prompt_tokens"), "output_tokens": value.get("completion_tokens")}
-            work.exchange.tokens = (
-                tokens_of(metadata.get("usage_metadata")) or tokens_of(counts) or work.exchange.tokens
-            )
-            listed = settings.get("tools") or settings.get("functions")
-            if listed and not work.exchange.tools:
-                work.exchange.tools = read_tools(listed, place.at("extra.invocation_params.tools"))
+            exchange = work.read(request or None, response or None, (f"{place.path}.inputs", f"{place.path}.outputs"))
+            if exchange is not None:
+                _complete(exchange, value, extra, metadata, place)
     elif kind == "tool":
         work.ran = ran(work.name, request, response, work.error, place)
     elif kind == "agent":
@@ -105,6 +96,18 @@ def _read(value: dict[str, Any], trace: str) -> Work:
     feedback = [one for one in as_list(value.get("feedback")) if isinstance(one, dict)]
     work.scores += [score for one in feedback if (score := read_feedback({"run_id": id, **one})) is not None]
     return work
+
+
+def _complete(
+    exchange: Exchange, value: dict[str, Any], extra: dict[str, Any], metadata: dict[str, Any], place: Place
+) -> None:
+    exchange.model = as_text(metadata.get("ls_model_name")) or exchange.model
+    counts = {"input_tokens": value.get("prompt_tokens"), "output_tokens": value.get("completion_tokens")}
+    exchange.tokens = tokens_of(metadata.get("usage_metadata")) or tokens_of(counts) or exchange.tokens
+    settings = as_dict(extra.get("invocation_params")) or as_dict(metadata.get("ls_invocation_params"))
+    listed = settings.get("tools") or settings.get("functions")
+    if listed and not exchange.tools:
+        exchange.tools = read_tools(listed, place.at("extra.invocation_params.tools"))
 
 
 def _own(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ Four kinds, and nothing of a log is left without one of them:
 - left: bookkeeping that stays in the log on purpose (token counts, timings, fields that are too large to copy);
 - made: what the reader added or wrote otherwise than the log did.
 
+Secrets are taken out of what is kept: it goes where the log's own keepers never look.
+
 One `Notes` belongs to one dialogue. `at` gives the same notes seen from an inner path.
 """
 
@@ -17,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from cm2.formats.jsonlines import encode
+from cm2.formats.jsonlines import encode, parse
+from cm2.llm.scrub import scrub
 
 KEPT_BYTES = 20_000
 """A value whose JSON is longer is not copied into the metadata; it is named instead."""
@@ -77,6 +80,9 @@ class Notes:
             self.left(path, f"too large to copy ({size:,} bytes)")
             return
         self._bytes += size
+        clean = scrub(text.decode()).encode()
+        if clean != text:
+            value = parse(clean)[0]
         name, number = path, 1
         while name in self.kept:
             number += 1

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cm2.errors import DataError
-from cm2.imports.bodies import Exchange, read_exchange
+from cm2.imports.bodies import Exchange
 from cm2.imports.fields import names
-from cm2.imports.notes import Notes, Place
+from cm2.imports.notes import Place
 from cm2.imports.otel import ran, session_of
 from cm2.imports.schemas import read_tools
 from cm2.imports.spans import Span, at, rest
@@ -49,10 +48,9 @@ def read_work(span: Span) -> Work:
             given = parameters
         work.ran = ran(name, given, said, span.error, place, as_id(at(found, "tool_call.id")))
     elif work.kind == "llm":
-        work.exchange = _exchange(found, told, said, work, place)
-        work.silent = work.exchange is None
+        _read(found, told, said, work, place)
         if work.exchange is not None:
-            _complete(work.exchange, found, span, place)
+            _complete(work.exchange, found, place)
     elif work.kind == "agent":
         work.request, work.response = told, said
     metadata = unpacked(at(found, "metadata"))
@@ -61,28 +59,23 @@ def read_work(span: Span) -> Work:
     return work
 
 
-def _exchange(found: dict[str, Any], told: Any, said: Any, work: Work, place: Place) -> Exchange | None:
+def _read(found: dict[str, Any], told: Any, said: Any, work: Work, place: Place) -> None:
     sent = unpacked(told)
+    paths = (f"{place.path}.input.value", f"{place.path}.output.value")
+    # Where it is what a wrapper was given, not what was sent, the attributes tell.
     if isinstance(sent, dict) and any(isinstance(sent.get(key), (list, str)) for key in _SENT):
-        notes = Notes()
-        try:
-            exchange = read_exchange(sent, said, notes, (f"{place.path}.input.value", f"{place.path}.output.value"))
-            work.notes.add(notes)
-            exchange.notes = work.notes
-            return exchange
-        except DataError:
-            pass  # what a wrapper was given, not what was sent: the attributes tell
+        work.read(sent, said, paths)
     before, after = (_messages(at(found, f"llm.{way}_messages")) for way in ("input", "output"))
-    if before or after:
-        paths = (f"{place.path}.llm.input_messages", f"{place.path}.llm.output_messages")
-        return read_exchange({"messages": before} if before else None, after or None, work.notes, paths)
-    if told is None and said is None:
-        return None
-    return read_exchange(told, said, work.notes, (f"{place.path}.input.value", f"{place.path}.output.value"))
+    if work.exchange is None and (before or after):
+        listed = (f"{place.path}.llm.input_messages", f"{place.path}.llm.output_messages")
+        work.read({"messages": before} if before else None, after or None, listed)
+    elif work.exchange is None and told is None and said is None:
+        work.silent = True
+    elif work.exchange is None and work.broken is None:
+        work.read(told, said, paths)
 
 
-def _complete(exchange: Exchange, found: dict[str, Any], span: Span, place: Place) -> None:
-    exchange.start, exchange.span = span.start, span.id
+def _complete(exchange: Exchange, found: dict[str, Any], place: Place) -> None:
     exchange.model = as_text(at(found, "llm.model_name")) or exchange.model
     counts = as_dict(at(found, "llm.token_count"))
     for name, key in (("input", "prompt"), ("output", "completion")):

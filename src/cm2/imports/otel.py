@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cm2.errors import DataError
-from cm2.imports.bodies import Exchange, read_exchange, tokens_of
+from cm2.imports.bodies import tokens_of
 from cm2.imports.notes import Place
 from cm2.imports.schemas import read_tools
 from cm2.imports.spans import Event, Span, at, rest
@@ -70,9 +69,8 @@ def read_work(span: Span) -> Work:
         if request is None and response is None:
             work.silent = work.kind == "llm"
         else:
-            work.exchange = _exchange(request, response, (f"{place.path}.{paths[0]}", f"{place.path}.{paths[1]}"), work)
+            work.read(request, response, (f"{place.path}.{paths[0]}", f"{place.path}.{paths[1]}"))
     if work.exchange is not None:
-        work.exchange.start, work.exchange.span = span.start, span.id
         work.exchange.model = model or work.exchange.model
         work.exchange.id = as_id(at(found, "gen_ai.response.id")) or work.exchange.id
         work.exchange.tokens = tokens_of(_usage(found)) or work.exchange.tokens
@@ -115,16 +113,6 @@ def _spoken(request: Any) -> bool:
     """Whether what went into an agent's run are messages (not a function's arguments)."""
     inner = unpacked(request)
     return isinstance(as_dict(inner).get("messages"), list) or isinstance(inner, list)
-
-
-def _exchange(request: Any, response: Any, paths: tuple[str, str], work: Work) -> Exchange | None:
-    try:
-        return read_exchange(request, response, work.notes, paths)
-    except DataError:
-        if work.kind != "agent":
-            raise
-        work.request, work.response = request, response
-        return None
 
 
 def _bodies(span: Span) -> tuple[Any, Any, tuple[str, str]]:

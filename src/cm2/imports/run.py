@@ -25,6 +25,7 @@ from cm2.imports.groups import Aside, Own, place, read_group, read_own
 from cm2.imports.notes import plain
 from cm2.imports.spill import Spill
 from cm2.imports.stream import Record, log_files, read_records
+from cm2.llm.scrub import scrub
 
 AUTO = "auto"
 _SHOWN = 100
@@ -270,10 +271,10 @@ class _Run:
                 row["records"] = len(records)
             row["row"] = record.value if record.error is None else record.raw
             try:
-                encode(row)
+                text = encode(row)
             except (RecursionError, TypeError):
-                row["row"] = None
-            self._writer(self.summary.rejects).write(row)
+                text = encode(row | {"row": None})
+            self._writer(self.summary.rejects).write_text(scrub(text.decode()).encode())
 
 
 def _said(error: DataError) -> str:

@@ -32,7 +32,8 @@ MOST = 5_000
 _SCHEMA = """
 CREATE TABLE piece (seq INTEGER PRIMARY KEY, trace TEXT, span TEXT, about TEXT, format TEXT, body BLOB);
 CREATE TABLE link (trace TEXT PRIMARY KEY, session TEXT) WITHOUT ROWID;
-CREATE TABLE tail (mark BLOB PRIMARY KEY, trace TEXT) WITHOUT ROWID;
+CREATE TABLE tail (seq INTEGER PRIMARY KEY, mark BLOB, trace TEXT, used INTEGER DEFAULT 0);
+CREATE INDEX tail_mark ON tail (mark, used, seq);
 """
 _GROUP = """
 CREATE INDEX piece_trace ON piece (trace);
@@ -105,7 +106,7 @@ class Spill:
         """The group of the conversation that a call goes on with, or a new one."""
         marks: list[bytes] = []
         digest = blake2b(digest_size=12)
-        found = None if call.previous is None else self._tail(f"response {call.previous}".encode())
+        found = None if call.previous is None else self._tail(f"response {call.previous}".encode(errors="replace"))
         talked = [message for message in call.before if message["role"] not in ("system", "developer")]
         for message in talked:
             digest.update(encode(key(message)))
@@ -117,16 +118,25 @@ class Spill:
         group = found or f"calls {self.count}"
         for message in call.after:
             digest.update(encode(key(message)))
-        self._db.execute("INSERT OR REPLACE INTO tail VALUES (?, ?)", (digest.digest(), group))
+        self._end(digest.digest(), group)
         if call.id:
-            self._db.execute(
-                "INSERT OR REPLACE INTO tail VALUES (?, ?)", (f"response {call.id}".encode(errors="replace"), group)
-            )
+            self._end(f"response {call.id}".encode(errors="replace"), group)
         return group
 
+    def _end(self, mark: bytes, group: str) -> None:
+        """A conversation of the group now ends so."""
+        self._db.execute("INSERT INTO tail (mark, trace) VALUES (?, ?)", (mark, group))
+
     def _tail(self, mark: bytes) -> str | None:
-        row = self._db.execute("SELECT trace FROM tail WHERE mark = ?", (mark,)).fetchone()
-        return None if row is None else str(row[0])
+        """The group of a conversation that ended so. Conversations may begin alike ("Hi", "How can I help?"), so each
+        end is gone on with once; a call that finds only ends that others went on with is a branch of the first."""
+        row = self._db.execute(
+            "SELECT seq, trace FROM tail WHERE mark = ? ORDER BY used, seq LIMIT 1", (mark,)
+        ).fetchone()
+        if row is None:
+            return None
+        self._db.execute("UPDATE tail SET used = 1 WHERE seq = ?", (row[0],))
+        return str(row[1])
 
     def groups(self) -> Iterator[tuple[str, list[Kept]]]:
         """The groups as (name, pieces in the order of the log). A name that was made here is empty."""

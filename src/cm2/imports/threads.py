@@ -135,9 +135,9 @@ def _answers(before: list[Message], thread: Thread) -> bool:
 
 
 def overlap(keys: list[Key], asked: list[Key]) -> int:
-    """How many messages at the end of `keys` `asked` begins with: none, or at least two of which one is an answer of
-    the agent."""
-    for count in range(min(len(keys), len(asked)), 1, -1):
+    """How many messages at the end of `keys` `asked` begins with: none, or some of which one is an answer of the
+    agent."""
+    for count in range(min(len(keys), len(asked)), 0, -1):
         if keys[-count:] == asked[:count] and any(one[0] == "assistant" for one in asked[:count]):
             return count
     return 0

@@ -17,7 +17,7 @@ from cm2.imports.bodies import Exchange, read_request, read_response
 from cm2.imports.draft import Draft
 from cm2.imports.notes import Notes, Place
 from cm2.imports.talk import Message, Talk
-from cm2.imports.text import Block, Call, Result, error_text, unpacked
+from cm2.imports.text import Block, Call, Result, as_text, error_text, unpacked
 from cm2.imports.threads import Thread, threads
 from cm2.imports.work import Ran, Score, Work, iso
 from cm2.judge.values import is_error
@@ -91,13 +91,14 @@ def _of_runs(format: str, works: list[Work]) -> Draft:
         top = [work for work in top if not work.id.startswith("trace ")]  # Langfuse repeats its root on the trace
     turns = top or roots[:1]
     if not turns or not any(work.request for work in turns):
-        raise DataError(SILENT if any(work.silent for work in works) else "no record of it holds a message")
+        broken = next((work.broken for work in works if work.broken is not None), "no record of it holds a message")
+        raise DataError(SILENT if any(work.silent for work in works) else broken)
     talk, notes = Talk(), Notes()
     tools = [work for work in works if work.ran is not None]
     for number, work in enumerate(turns):
         place = Place(notes, f"run[{work.id or work.name}]")
         talk.close()
-        read_request(work.request, talk, place.at("input"), Exchange())
+        _asked_by(work.request, talk, place.at("input"))
         until = turns[number + 1].start if number + 1 < len(turns) else float("inf")
         for tool in tools:
             if work.start <= tool.start < until or (not number and tool.start < work.start):
@@ -106,6 +107,18 @@ def _of_runs(format: str, works: list[Work]) -> Draft:
         read_response(work.response, talk, place.at("output"), Exchange())
     notes.made("", "only inputs and outputs were recorded; calls stand in the order in which their tools ran")
     return Draft.of(format, talk, notes)
+
+
+def _asked_by(request: Any, talk: Talk, place: Place) -> None:
+    """What went into a run, as what the user said."""
+    try:
+        read_request(request, talk, place, Exchange())
+    except DataError:
+        given = unpacked(request)
+        texts = [one for one in given.values() if isinstance(one, str)] if isinstance(given, dict) else []
+        alone = isinstance(given, dict) and len(given) == 1 and bool(texts)
+        talk.say("user", texts[0] if alone else as_text(given))
+        place.made("the input is no message; it stands as the user's message as it is")
 
 
 def _run(ran: Ran | None, talk: Talk, place: Place) -> None:
@@ -170,5 +183,7 @@ def _describe(draft: Draft, whole: list[Work], works: list[Work]) -> None:
     if errors:
         meta["errors"] = errors[:20]
     for work in works:
+        if work.broken is not None:
+            draft.notes.unmapped(f"span[{work.id}]", f"a call of a model that cannot be read: {work.broken}")
         if work.silent:
             draft.notes.unmapped(f"span[{work.id}]", "a call of a model without its messages")

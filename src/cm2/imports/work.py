@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from cm2.imports.bodies import Exchange
+from cm2.errors import DataError
+from cm2.imports.bodies import Exchange, read_exchange
 from cm2.imports.notes import Notes
 
 Kind = Literal["llm", "tool", "agent", "other"]
@@ -39,7 +40,7 @@ class Work(msgspec.Struct):
     """One record of a trace.
 
     `request` and `response` are what went in and came out of an agent's run; they are used where no call of a model
-    was recorded. `silent` is a call of a model whose messages were not recorded.
+    was recorded. `silent` is a call of a model whose messages were not recorded, `broken` why they cannot be read.
     """
 
     kind: Kind = "other"
@@ -57,9 +58,24 @@ class Work(msgspec.Struct):
     user: str | None = None
     error: str | None = None
     silent: bool = False
+    broken: str | None = None
     scores: list[Score] = []
     meta: dict[str, Any] = {}
     notes: Notes = msgspec.field(default_factory=Notes)
+
+    def read(self, request: Any, response: Any, paths: tuple[str, str]) -> Exchange | None:
+        """What was sent and what came back, as this call's exchange. One call that cannot be read leaves the rest of
+        its trace as it is: `broken` says why."""
+        notes = Notes()
+        try:
+            exchange = read_exchange(request, response, notes, paths)
+        except DataError as error:
+            self.broken = error.message
+            return None
+        self.notes.add(notes)
+        exchange.notes, exchange.start, exchange.span = self.notes, self.start, self.id
+        self.exchange, self.broken = exchange, None
+        return exchange
 
 
 def seconds(value: Any) -> float:
