@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,26 @@ def test_a_log_with_anything_anywhere_stops_nothing(tmp_path: Path, data: st.Dat
         values[number] = changed(values[number], path, data.draw(st.just(...) | JUNK))
     insisted = data.draw(st.sampled_from(["auto", format]))
     unharmed(tmp_path, "".join(json.dumps(value) + "\n" for value in values), insisted)
+
+
+def test_what_is_aside_is_reported_and_an_old_rejected_file_goes(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl.rejected.jsonl").write_text('{"of": "an earlier run"}\n')
+    spans = [otlp(i, values) for i, values in enumerate(genai())]
+    found = read(tmp_path, *spans, otlp(70, {"http.request.method": "GET"}))
+    assert [(line["line"], line["what"]) for line in found.report if line["kind"] == "aside"] == [
+        (5, "a span that is about no model, tool or agent")
+    ]
+    assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
+
+
+def test_a_full_disk_stops_the_run_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Spill, *_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Spill, "add", full)
+    with pytest.raises(CM2Error, match="temporary file beside the output failed: database or disk is full"):
+        read(tmp_path, *observations())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.jsonl"]
 
 
 def test_ids_are_made_unique(tmp_path: Path) -> None:

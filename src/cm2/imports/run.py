@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
+import sqlite3
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any
@@ -42,7 +42,7 @@ class ImportConfig(msgspec.Struct, kw_only=True):
     format: str = AUTO
     """Name it where the detection is wrong: records that cannot be of this format are then rejected."""
     rejected: str | None = None
-    """Records that became no dialogue, with reasons. Default: OUTPUT.rejected.jsonl, made only if there are any."""
+    """Records that became no dialogue, with reasons. Default: OUTPUT.rejected.jsonl, there only if there are any."""
     report: str | None = None
     """One line for each part of each record that was not mapped, kept aside, or made."""
 
@@ -107,6 +107,8 @@ def import_logs(
         for record in records if progress is None else progress(records):
             run.take(record)
         run.finish()
+    if not summary.rejected and config.rejected is None and os.path.isfile(rejects):
+        os.unlink(rejects)  # of an earlier run
     if not summary.dialogues:
         first = next(iter(summary.reasons), None) or next(iter(summary.asides), "there are no records")
         many = f"none of its {summary.read} records is a dialogue" if summary.read != 1 else "its record is no dialogue"
@@ -124,8 +126,9 @@ class _Run:
         self._writers: dict[str, RowWriter] = {}
         self._spill: Spill | None = None
         self._ids: set[bytes] = set()
-        if config.report is not None:
-            self._writer(config.report)
+        for path in (config.rejected, config.report):
+            if path is not None:
+                self._writer(path)
 
     def _writer(self, path: str) -> RowWriter:
         if path not in self._writers:
@@ -137,31 +140,44 @@ class _Run:
         self.summary.read += 1
         if record.error is not None:
             return self.reject([record], None, record.error)
-        format = None
-        try:
-            format = self._format(record.value)
+        with self._rejecting([record], None) as known:
+            format = known["format"] = self._format(record.value)
             where = place(record.value, format)
             if isinstance(where, Aside):
                 self.summary.aside += 1
-                return self._count(self.summary.asides, where.reason, record)
-            if isinstance(where, Own):
-                return self.write(read_own(record.value, format, record.header), [record])
-            if self._spill is None:
-                folder = (
-                    os.path.dirname(os.path.abspath(self.config.output)) if "://" not in self.config.output else None
-                )
-                if folder is not None:
-                    os.makedirs(folder, exist_ok=True)
-                self._spill = self._stack.enter_context(Spill(folder))
-            self._spill.add(where, format, record)
+                self._report({"format": format, **record.at}, "aside", "", where.reason)
+                self._count(self.summary.asides, where.reason, record)
+            elif isinstance(where, Own):
+                self.write(read_own(record.value, format, record.header), [record])
+            else:
+                self._pieces().add(where, format, record)
+
+    def _pieces(self) -> Spill:
+        if self._spill is None:
+            folder = os.path.dirname(os.path.abspath(self.config.output)) if "://" not in self.config.output else None
+            if folder is not None:
+                os.makedirs(folder, exist_ok=True)
+            self._spill = self._stack.enter_context(Spill(folder))
+        return self._spill
+
+    @contextlib.contextmanager
+    def _rejecting(self, records: list[Record], format: str | None) -> Iterator[dict[str, Any]]:
+        """What goes wrong in here with these records rejects them; what goes wrong with the machine stops the run."""
+        known: dict[str, Any] = {"format": format}
+        try:
+            yield known
         except RecursionError:
-            self.reject([record], format, "nested too deeply to read")
+            self.reject(records, known["format"], "nested too deeply to read")
         except DataError as error:
-            self.reject([record], format, _said(error))
+            self.reject(records, known["format"], _said(error))
+        except sqlite3.Error as error:
+            fix = "free some room on the disk and run the same command again"
+            raise CM2Error(f"the temporary file beside the output failed: {error}", fix=fix) from error
         except (CM2Error, OSError):
             raise
         except Exception as error:
-            self.reject([record], format, f"the reader failed, please report it ({type(error).__name__}: {error})")
+            reason = f"the reader failed, please report it ({type(error).__name__}: {error})"
+            self.reject(records, known["format"], reason)
 
     def _format(self, value: Any) -> str:
         if self.config.format != AUTO:
@@ -179,18 +195,9 @@ class _Run:
             return
         for name, pieces in self._spill.groups():
             records = [piece.record for piece in pieces]
-            format = pieces[0].format
-            try:
+            with self._rejecting(records, pieces[0].format):
                 values = [(piece.format, piece.record.value) for piece in pieces]
                 self.write(read_group(values, name, [record.header for record in records]), records)
-            except RecursionError:
-                self.reject(records, format, "nested too deeply to read")
-            except DataError as error:
-                self.reject(records, format, _said(error))
-            except (CM2Error, OSError):
-                raise
-            except Exception as error:
-                self.reject(records, format, f"the reader failed, please report it ({type(error).__name__}: {error})")
 
     def write(self, drafts: list[Draft], records: list[Record]) -> None:
         """Write the dialogues of some records. Branches that are no dialogues are told; the first decides."""
@@ -256,10 +263,10 @@ class _Run:
             at = draft.at if draft is not None else record.at if record is not None else {}
             self.summary.examples[what] = _place(at)
 
-    def _report(self, draft: Draft, kind: str, path: str, what: str) -> None:
+    def _report(self, about: Draft | dict[str, Any], kind: str, path: str, what: str) -> None:
         if self.config.report is not None:
-            row = {"id": draft.id, "format": draft.format, **draft.at, "kind": kind, "at": path, "what": what}
-            self._writer(self.config.report).write(row)
+            told = {"id": about.id, "format": about.format, **about.at} if isinstance(about, Draft) else about
+            self._writer(self.config.report).write({**told, "kind": kind, "at": path, "what": what})
 
     def reject(self, records: list[Record], format: str | None, reason: str) -> None:
         """Put records beside, with the reason."""
@@ -297,8 +304,3 @@ def _place(at: dict[str, Any]) -> str:
     line = f":{at['line']}" if "line" in at else ""
     path = f" at {at['path']}" if "path" in at else ""
     return f"{at.get('file', '')}{line}{path}"
-
-
-def reasons_of(summary: Summary) -> Counter[str]:
-    """The reasons, the most frequent first."""
-    return Counter(summary.reasons)
