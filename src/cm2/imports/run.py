@@ -25,6 +25,7 @@ from cm2.imports.groups import Aside, Own, place, read_group, read_own
 from cm2.imports.notes import plain
 from cm2.imports.spill import Spill
 from cm2.imports.stream import Record, log_files, read_records
+from cm2.imports.summary import Summary
 from cm2.llm.scrub import scrub
 
 AUTO = "auto"
@@ -45,39 +46,6 @@ class ImportConfig(msgspec.Struct, kw_only=True):
     """Records that became no dialogue, with reasons. Default: OUTPUT.rejected.jsonl, there only if there are any."""
     report: str | None = None
     """One line for each part of each record that was not mapped, kept aside, or made."""
-
-
-class Summary(msgspec.Struct):
-    """What a run did. `read = used + aside + rejected` counts records; `dialogues` counts rows."""
-
-    files: int = 0
-    read: int = 0
-    used: int = 0
-    aside: int = 0
-    rejected: int = 0
-    dialogues: int = 0
-    branches: int = 0
-    scored: int = 0
-    inferred: int = 0
-    formats: dict[str, int] = {}
-    """Dialogues by format."""
-    reasons: dict[str, int] = {}
-    """Rejected records by reason."""
-    asides: dict[str, int] = {}
-    unmapped: dict[str, int] = {}
-    """Dialogues in which something was not mapped, by what."""
-    made: dict[str, int] = {}
-    left: dict[str, int] = {}
-    examples: dict[str, str] = {}
-    """Where each reason and remark was met first."""
-    output: str = ""
-    rejects: str = ""
-    report: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """For --json."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
 
 
 def import_logs(
