@@ -14,7 +14,7 @@ import msgspec
 from cm2.checklist import Checklist, Item
 from cm2.dialogue import Dialogue
 from cm2.judge.classifier import Classifier, Guess
-from cm2.judge.judge import AsyncJudge, on_door, wait
+from cm2.judge.judge import AsyncJudge, OnDoor
 from cm2.judge.question import Counts
 from cm2.verdict import Verdict
 
@@ -39,7 +39,7 @@ class Saved(msgspec.Struct):
         return self.agreed / self.compared if self.compared else None
 
 
-class CascadeJudge:
+class CascadeJudge(OnDoor):
     """See the module.
 
     Args:
@@ -63,20 +63,9 @@ class CascadeJudge:
         """Of the inner judge."""
         return getattr(self.inner, "counts", None) or Counts()
 
-    def judge(self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int = 0) -> list[Verdict]:
-        """See `Judge.judge`; not on the door's own event loop."""
-        return wait(self.judge_async(dialogue, turn, checklist, since))
-
-    async def judge_async(
-        self,
-        dialogue: Dialogue,
-        turn: int,
-        checklist: Checklist,
-        since: int = 0,
-        known: Sequence[Verdict] = (),
-        again: int = 0,
+    async def _judge(
+        self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int, known: Sequence[Verdict], again: int
     ) -> list[Verdict]:
-        """See `AsyncJudge.judge_async`."""
         if turn >= len(dialogue.turns):
             return []
         said = {verdict.item for verdict in known}
@@ -92,7 +81,7 @@ class CascadeJudge:
         asked = any(item.id not in rest for item in checklist.items)
         found = [verdict for verdict in settled if verdict.step >= since]
         if asked:
-            found += await on_door(self.inner.judge_async(dialogue, turn, checklist, since, [*known, *settled], again))
+            found += await self.inner.judge_async(dialogue, turn, checklist, since, [*known, *settled], again)
         self._count(len(open_), len(sure), asked)
         for item, guess in both:
             if item.id in audited:

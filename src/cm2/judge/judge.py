@@ -12,6 +12,7 @@ loop or thread it is asked from.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -85,13 +86,14 @@ async def on_door(work: Coroutine[Any, Any, R]) -> R:
     return await asyncio.wrap_future(flow.submit(work))
 
 
-class OnDoor:
+class OnDoor(ABC):
     """Both ways of calling a judge that asks a model, made of its `_judge`, which runs on the door's event loop."""
 
+    @abstractmethod
     async def _judge(
         self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int, known: Sequence[Verdict], again: int
     ) -> list[Verdict]:
-        raise NotImplementedError
+        """The arguments of `AsyncJudge.judge_async`."""
 
     def judge(self, dialogue: Dialogue, turn: int, checklist: Checklist, since: int = 0) -> list[Verdict]:
         """See `Judge.judge`; not on the door's own event loop."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
 
-from cm2.errors import ConfigError, MissingExtra
+from cm2.errors import ConfigError
+from cm2.judge.cascade import CascadeJudge
 from cm2.judge.form import form
 from cm2.judge.hybrid import HybridJudge
 from cm2.judge.judge import AsyncJudge, ChecksJudge, Judge
@@ -31,7 +31,6 @@ def make_judge(config: Judging | None = None, models: Asker | Sequence[Asker] | 
 
     Raises:
         ConfigError: a model is needed and none is given; several are given and the kind is not vote.
-        MissingExtra: the classifier's library is not installed.
     """
     config = Judging() if config is None else config
     if config.kind == "checks":
@@ -49,7 +48,7 @@ def make_judge(config: Judging | None = None, models: Asker | Sequence[Asker] | 
     else:
         made = LLMJudge(askers[0], config)
         if config.kind == "classifier":
-            made = _cascade(made, config)
+            made = CascadeJudge(made, cast(str, config.classifier), audit=config.audit)
     if config.kind == "hybrid" or (config.kind in ("vote", "classifier") and config.checks):
         made = HybridJudge(made)
     made.identity = identity(config, askers)  # type: ignore[attr-defined]
@@ -90,12 +89,3 @@ def _panel(config: Judging, askers: list[Asker]) -> list[AsyncJudge]:
             for k in range(config.votes)
         ]
     return [LLMJudge(asker, config, stage=f"judge: {config.schedule}, judge {k + 1}") for k, asker in enumerate(askers)]
-
-
-def _cascade(inner: LLMJudge, config: Judging) -> AsyncJudge:
-    """The classifier in front of the model; its library is imported here only."""
-    try:
-        cascade = importlib.import_module("cm2.judge.cascade")
-    except ImportError as error:
-        raise MissingExtra("the classifier", "classifier") from error
-    return cast(AsyncJudge, cascade.CascadeJudge(inner, config.classifier, audit=config.audit))

@@ -15,14 +15,13 @@ Arguments inside lists and objects are matched the same way, by a JMESPath into 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 
 from cm2.check import CameFrom, Contains, Equals, Matcher, Number, OneOf, Pattern
 from cm2.dialogue import Tool
+from cm2.formats.schema import validator_of
 from cm2.judge.checks import State, matches
 from cm2.judge.statement import number_of
 from cm2.judge.text import fold
@@ -241,13 +240,5 @@ def fits(schema: Any, value: Any) -> bool:
     """Whether a value fits its own schema (one that is absent or does not compile allows everything)."""
     if not isinstance(schema, dict) or not schema:
         return True
-    validator = _validator(msgspec.json.encode(schema))
+    validator = validator_of(msgspec.json.encode(schema))
     return validator is None or bool(validator.is_valid(value))
-
-
-@lru_cache(maxsize=4096)
-def _validator(schema: bytes) -> Any:
-    try:
-        return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True)
-    except (ValueError, jsonschema_rs.ReferencingError):
-        return None

@@ -1,7 +1,6 @@
 """JSON Schema: what an answer must look like, checked here whatever the server promises.
 
-Validation is jsonschema-rs: no remote reference is ever fetched, regular expressions may not backtrack without bound,
-and what is wrong is told in a few short sentences.
+Validators are those of `cm2.formats.schema`; what is wrong is told in a few short sentences.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 import orjson
 
 from cm2.errors import CM2Error
 from cm2.formats.jsonlines import encode
+from cm2.formats.schema import BROKEN, compile_schema
 
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1_000_000)
 MOST, LENGTH = 5, 200
 """How many violations are told, and characters of each."""
 _STRICT = frozenset(
@@ -37,7 +35,7 @@ def violations(schema: dict[str, Any], value: Any) -> str:
     """
     try:
         validator = _validator(encode(schema))
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
+    except BROKEN as error:
         raise CM2Error(f"the schema of an answer is broken: {str(error)[:LENGTH]}") from error
     try:
         found = list(_some(validator, value))
@@ -58,7 +56,7 @@ def _some(validator: Any, value: Any) -> Iterator[str]:
 
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Any:
-    return jsonschema_rs.validator_for(orjson.loads(schema), pattern_options=_PATTERNS, offline=True)
+    return compile_schema(orjson.loads(schema))
 
 
 def kind_of(schema: dict[str, Any]) -> str:

@@ -1,28 +1,17 @@
 """Whether a call's arguments fit the tool's JSON Schema, and if not, a sentence the agent can act on.
 
-Validators are compiled once a schema and shared by all worlds. A remote `$ref` is never fetched; regular expressions
-are bounded. A schema that is itself broken validates nothing: that is the data's fault, not the agent's.
+Validators (`cm2.formats.schema`) are compiled once a schema and shared by all worlds. A schema that is itself broken
+validates nothing: that is the data's fault, not the agent's.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 import orjson
 
 from cm2.dialogue import Tool
-
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1_000_000)
-
-
-@lru_cache(maxsize=4096)
-def _compiled(schema: bytes) -> Any:
-    try:
-        return jsonschema_rs.validator_for(orjson.loads(schema), pattern_options=_PATTERNS, offline=True)
-    except (ValueError, jsonschema_rs.ReferencingError):
-        return None
+from cm2.formats.schema import validator_of
 
 
 class ArgumentSchema:
@@ -30,7 +19,7 @@ class ArgumentSchema:
 
     def __init__(self, tool: Tool):
         schema = tool.parameters
-        self.validator = _compiled(orjson.dumps(schema)) if isinstance(schema, dict) and schema else None
+        self.validator = validator_of(orjson.dumps(schema)) if isinstance(schema, dict) and schema else None
 
     @property
     def broken(self) -> bool:
