@@ -8,7 +8,6 @@ from typing import Any, cast
 import msgspec
 
 from cm2.errors import ConfigError
-from cm2.judge.cascade import CascadeJudge
 from cm2.judge.form import form
 from cm2.judge.hybrid import HybridJudge
 from cm2.judge.judge import AsyncJudge, ChecksJudge, Judge
@@ -48,6 +47,9 @@ def make_judge(config: Judging | None = None, models: Asker | Sequence[Asker] | 
     else:
         made = LLMJudge(askers[0], config)
         if config.kind == "classifier":
+            # Here and not above: it needs statistics that a rollout on the free checks should not wait for.
+            from cm2.judge.cascade import CascadeJudge
+
             made = CascadeJudge(made, cast(str, config.classifier), audit=config.audit)
     if config.kind == "hybrid" or (config.kind in ("vote", "classifier") and config.checks):
         made = HybridJudge(made)
