@@ -157,4 +157,14 @@ class Not(msgspec.Struct, tag_field="type", tag="not", omit_defaults=True):
     check: Check
 
 
-Check = Called | NotCalled | Response | Reply | Before | All | Any | Not
+class Expression(msgspec.Struct, tag_field="type", tag="expression", omit_defaults=True):
+    """A condition in the Common Expression Language (CEL: no side effects, loops only over what is there) is true.
+
+    It reads the state as plain values; `cm2.judge.expression` lists them. For conditions that compare several calls,
+    responses and messages, which the other forms cannot. One that fails to evaluate leaves the item unscored.
+    """
+
+    cel: str
+
+
+Check = Called | NotCalled | Response | Reply | Before | All | Any | Not | Expression

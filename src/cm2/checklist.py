@@ -17,6 +17,7 @@ import msgspec
 from cm2.check import Check
 from cm2.dialogue import Dialogue, Step
 from cm2.errors import Where
+from cm2.verdict import WHOLE
 
 FocusOn = Literal[
     "assistant.tool_calls",
@@ -24,6 +25,7 @@ FocusOn = Literal[
     "assistant.content.user_visible_reply",
     "tool.content",
 ]
+Severity = Literal["critical", "major", "minor"]
 WEIGHT_TOLERANCE = 1e-6
 
 
@@ -51,10 +53,20 @@ class Item(msgspec.Struct, omit_defaults=True):
     check: Check | None = None
     kind: str = ""
     """What sort of duty it is (call, response, reply, refusal, clarification, no_write …): for statistics only."""
+    applies_when: Check | None = None
+    """The occasion: where it does not hold, the item is not applicable, which is neither a yes nor a no."""
+    severity: Severity | None = None
+    """How bad it is to fail it; duties of a policy have one."""
+    owner: str = ""
+    """Who answers for the duty, of those who wrote it."""
 
 
 class Checklist(msgspec.Struct, omit_defaults=True):
-    """The items of one turn. Several checklists of one turn (independent labellings) differ in `variant`."""
+    """The items of one turn. Several checklists of one turn (independent labellings) differ in `variant`.
+
+    `turn` is -1 (`cm2.verdict.WHOLE`) for items about the whole dialogue: their checks look at every turn, and they are
+    judged once, when it is over. They diagnose; rewards are made of the turns' own.
+    """
 
     turn: int
     items: list[Item]
@@ -148,7 +160,7 @@ def validate(checklist: Checklist, dialogue: Dialogue | None = None) -> list[Vio
     ids = [item.id for item in checklist.items]
     for id in sorted({id for id in ids if ids.count(id) > 1}):
         bad("unique_id", f"id {id} is used {ids.count(id)} times; number the items C0, C1 …", checklist.item(id))
-    if dialogue is not None and not 0 <= checklist.turn < len(dialogue.turns):
+    if dialogue is not None and not WHOLE <= checklist.turn < len(dialogue.turns):
         bad("turn", f"the dialogue has {len(dialogue.turns)} turns; there is no turn {checklist.turn}")
     for item in checklist.items:
         if not item.question.strip():

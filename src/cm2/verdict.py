@@ -1,7 +1,8 @@
 """Verdict: what a judge said about one item after one step, and the append-only store that keeps it.
 
 Three values, always: `met` is True, False or None. None is *unscored* (the judge failed or could not decide); it is
-never counted as a no and never votes.
+never counted as a no and never votes. A duty that the dialogue gave no occasion for is *not applicable*: it has no
+value either, and is not unscored (`Verdict.applies`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import msgspec
 
 UNSCORED = "unscored: "
+WHOLE = -1
+"""The turn and the step of what is judged over the whole dialogue."""
 FAILED = ("judge", "provider")
 
 
@@ -22,7 +25,10 @@ class Pointer(msgspec.Struct, omit_defaults=True):
 
 
 class Verdict(msgspec.Struct, omit_defaults=True):
-    """Whether item `item` of turn `turn` holds in the state after step `step` (x_{s+1} of the method, section 3)."""
+    """Whether item `item` of turn `turn` holds in the state after step `step` (x_{s+1} of the method, section 3).
+
+    An item about the whole dialogue is judged once, when it is over: its turn and step are `WHOLE`.
+    """
 
     dialogue: str
     turn: int
@@ -41,6 +47,8 @@ class Verdict(msgspec.Struct, omit_defaults=True):
     failed and there was nothing to decide by."""
     votes: list[bool | None] = []
     """What each of several judgements said, where the verdict is their majority; None did not vote."""
+    applies: bool = True
+    """False: the dialogue gave no occasion for the duty (`Item.applies_when`): `met` is None, and nobody failed."""
 
     @property
     def key(self) -> tuple[str, str, int, int, int, str]:
@@ -50,12 +58,12 @@ class Verdict(msgspec.Struct, omit_defaults=True):
     @property
     def failed(self) -> bool:
         """Whether a model or its provider failed to decide it: another try may."""
-        return self.met is None and self.owner in FAILED
+        return self.met is None and self.applies and self.owner in FAILED
 
     @property
     def why_unscored(self) -> str:
         """The kind of reason, for counting; "" where it is scored."""
-        return "" if self.met is not None else unscored_reason(self.reason)
+        return "" if self.met is not None or not self.applies else unscored_reason(self.reason)
 
 
 def unscored(kind: str, detail: str = "") -> str:

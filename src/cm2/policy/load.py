@@ -1,0 +1,73 @@
+"""Reading a policy from YAML or JSON; every fault names the file, the duty and how to mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from cm2.errors import DataError, Where
+from cm2.policy.policy import Duty, Policy
+
+
+def load_policy(path: str | Path) -> Policy:
+    """The policy in a file.
+
+    Raises:
+        DataError: there is no such file, it is no YAML or JSON, or a duty is not as it should be.
+    """
+    where = Where(file=str(path))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError("there is no such file", where=where, fix="check the path") from error
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise DataError("is no text file", where=where, fix="pass a policy as YAML or JSON") from error
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = None if mark is None else mark.line + 1
+        problem = getattr(error, "problem", None) or "not valid"
+        raise DataError(f"is no YAML: {problem}", where=where.but(line=line), fix="mend that line") from error
+    return read_policy(value, where)
+
+
+def read_policy(value: Any, where: Where = Where()) -> Policy:
+    """A policy from plain values.
+
+    Raises:
+        DataError: it is not as it should be.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("duties"), list):
+        raise DataError("is no policy", where=where, fix="write a mapping with `name` and a list `duties`")
+    duties = [_duty(one, index, where) for index, one in enumerate(value["duties"])]
+    ids = [duty.id for duty in duties]
+    for id in ids:
+        if ids.count(id) > 1:
+            raise DataError(f"{ids.count(id)} duties have this id", where=where.but(item=id), fix="give each its own")
+    if not duties:
+        raise DataError("the policy has no duties", where=where, fix="write at least one")
+    try:
+        return msgspec.convert({**value, "duties": duties}, Policy)
+    except msgspec.ValidationError as error:
+        raise DataError(f"the policy is not as it should be: {error}", where=where) from error
+
+
+def _duty(value: Any, index: int, where: Where) -> Duty:
+    id = value.get("id") if isinstance(value, dict) else None
+    here = where.but(item=id if isinstance(id, str) and id else None, path=f"duties[{index}]")
+    try:
+        duty = msgspec.convert(value, Duty)
+    except (msgspec.ValidationError, RecursionError) as error:
+        message, _, path = str(error).partition(" - at `$")
+        inner = here.but(path=f"{here.path}{path.rstrip('`')}")
+        raise DataError(f"the duty is not as it should be: {message}", where=inner, fix=_FIELDS) from error
+    if not duty.id.strip() or not duty.question.strip():
+        raise DataError("a duty needs an id and a question", where=here, fix="write both")
+    return duty
+
+
+_FIELDS = f"the fields are {', '.join(field.encode_name for field in msgspec.structs.fields(Duty))}"
