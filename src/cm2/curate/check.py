@@ -53,7 +53,7 @@ class Checker:
         id = data.uuid if data.id is None else data.id
         if isinstance(id, (str, int)) and self._ids.before(id):
             found.flag("duplicate_id", f"an earlier row has the id {id!r}", "id")
-        said = (row.shape, row.said, *[call.text for calls in row.calls for call in calls])
+        said = (row.shape, row.said, *[call.text for call in row.asked])
         if row.shape and self._dialogues.before(said):
             found.flag("duplicate_dialogue", "an earlier row holds the same messages", "messages")
 

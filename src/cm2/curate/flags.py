@@ -84,12 +84,11 @@ def depth_of(text: str) -> int:
 
 def oddities(row: Reading, found: Findings) -> None:
     """Flag odd characters, control tokens, orders and keys that stand twice."""
-    for calls in row.calls:
-        for call in calls:
-            value, colons = call.value, call.text.count('":')
-            if isinstance(value, dict) and colons != len(value) and colons != _keys(value) and _repeats_a_key(call):
-                message = "a key stands twice; only the last counts"
-                found.flag("duplicate_argument_keys", message, call.path("arguments"))
+    for call in row.asked:
+        value, colons = call.value, call.text.count('":')
+        if isinstance(value, dict) and colons != len(value) and colons != _keys(value) and _repeats_a_key(call):
+            message = "a key stands twice; only the last counts"
+            found.flag("duplicate_argument_keys", message, call.path("arguments"))
     if b"|" in row.marks and "<|" in row.said:
         _mark("template_tokens", _TEMPLATE, row, found)
     if row.marks.strip(b"<|"):

@@ -74,6 +74,10 @@ class Reading(msgspec.Struct, gc=False):
     """The content of each message, empty where there is none."""
     calls: list[list[Call]]
     """The calls of each message with letter c."""
+    asked: list[Call]
+    """All of them."""
+    broken: bool
+    """Whether the arguments of any are no JSON."""
     said: str
     """All texts, one after the other."""
     marks: bytes
@@ -103,6 +107,8 @@ def read(data: Data, found: Findings) -> Reading:
         message = f"a message with role '{messages[index].role}' calls tools"
         found.reject("structure", message, f"messages[{index}]")
     calls = [_calls(messages[index], index) for index in layout.callers]
+    asked = [call for each in calls for call in each]
+    broken = any([call.error for call in asked])
     said = "\n".join(texts)
     marks = said.encode(errors="replace").translate(None, _PLAIN)
     brackets = marks.count(b"<")
@@ -111,7 +117,7 @@ def read(data: Data, found: Findings) -> Reading:
         ends = [texts[at].find(CLOSE) if texts[at].startswith(OPEN) else -1 for at in layout.agent]
     plain = brackets == 2 * len(ends) and -1 not in ends
     answers = "\n".join([texts[index] for index in layout.tool])
-    return Reading(messages, shape, layout, texts, calls, said, marks, ends, plain, answers)
+    return Reading(messages, shape, layout, texts, calls, asked, broken, said, marks, ends, plain, answers)
 
 
 def _calls(message: Message, at: int) -> list[Call]:

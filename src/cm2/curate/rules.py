@@ -35,20 +35,19 @@ def tool_schema(row: Reading, tools: Tools, profile: Profile, found: Findings) -
     for finding in tools.violations:
         if finding.rule.startswith("tool_schema") and finding.rule in rules:
             found.reject(finding.rule, finding.message, finding.path)
-    for calls in row.calls:
-        for call in calls:
-            schema = tools.schemas.get(call.name)
-            if schema is None:
-                if "tool_schema" in rules:
-                    found.reject("tool_schema", _unknown(call.name, tools), call.path("name"))
-            elif call.error is not None or not isinstance(call.value, dict):
-                rule = "tool_schema_strict" if call.nan else "tool_schema"
+    for call in row.asked:
+        schema = tools.schemas.get(call.name)
+        if schema is None:
+            if "tool_schema" in rules:
+                found.reject("tool_schema", _unknown(call.name, tools), call.path("name"))
+        elif call.error is not None or not isinstance(call.value, dict):
+            rule = "tool_schema_strict" if call.nan else "tool_schema"
+            if rule in rules:
+                found.reject(rule, "the arguments are no JSON object", call.path("arguments"))
+        elif schema.text and not schema.fits(call.value):
+            for rule, message in schema.violations(call.value):
                 if rule in rules:
-                    found.reject(rule, "the arguments are no JSON object", call.path("arguments"))
-            elif schema.text and not schema.fits(call.value):
-                for rule, message in schema.violations(call.value):
-                    if rule in rules:
-                        found.reject(rule, message, call.path("arguments"))
+                    found.reject(rule, message, call.path("arguments"))
 
 
 def _unknown(name: str, tools: Tools) -> str:
@@ -129,11 +128,10 @@ def response_in_assistant(row: Reading, tools: Tools, profile: Profile, found: F
 
 def arguments_json(row: Reading, tools: Tools, profile: Profile, found: Findings) -> None:
     """Rule 5, first half: arguments are JSON."""
-    for calls in row.calls:
-        for call in calls:
-            if call.error is not None:
-                message = f"the arguments are not JSON: {call.error}"
-                found.reject("arguments_json_valid", message, call.path("arguments"))
+    for call in row.asked if row.broken else ():
+        if call.error is not None:
+            message = f"the arguments are not JSON: {call.error}"
+            found.reject("arguments_json_valid", message, call.path("arguments"))
 
 
 def response_json(row: Reading, tools: Tools, profile: Profile, found: Findings) -> None:

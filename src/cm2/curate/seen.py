@@ -23,10 +23,15 @@ class Seen:
     def before(self, thing: Hashable) -> bool:
         """Whether this came before; from now on it did."""
         key = (hash((thing,)) & _WORD) or 1  # 0 marks a free place; a tuple's hash is well mixed, a number's is not
-        place = self._place(key)
-        if self._table[place]:
+        table, mask = self._table, self._mask
+        place = (key ^ key >> 32) & mask
+        while (there := table[place]) != key:
+            if not there:
+                break
+            place = place + 1 & mask
+        else:
             return True
-        self._table[place] = key
+        table[place] = key
         self._count += 1
         if 3 * self._count > 2 * len(self._table):
             self._grow()

@@ -231,9 +231,12 @@ class RowWriter:
             self.write(parse(line)[0])
         else:
             self.count += 1
-            with self._named():
+            try:  # not `_named`: a context manager takes as long as the writing
                 self._file.write(line)
                 self._file.write(b"\n")
+            except OSError as error:
+                error.filename = self.path
+                raise
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
