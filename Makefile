@@ -10,13 +10,14 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo study test test-slow test-servers lint docs bench clean
+.PHONY: help setup demo study test test-slow test-servers test-interop lint docs bench clean
 
 help:
 	@echo "make demo    dialogues -> checklists -> rewards -> a trained agent, in 30 minutes on 2 cores (QUICK=1: 5 minutes)"
 	@echo "make test    the test suite"
 	@echo "make test-slow     full passes over large data, and a run that is killed ten times"
 	@echo "make test-servers  label, judge, filter and simulate with vLLM's CPU build (3.5 GB, in an environment of its own)"
+	@echo "make test-interop  the adapters beside Inspect, DeepEval and Langfuse (in an environment of its own)"
 	@echo "make lint    ruff and mypy"
 	@echo "make study   the demo with 3 seeds and a longer budget (DATA=FILE: on your own dialogues)"
 	@echo "make docs    the picture and tables of the documentation from the last demo"
@@ -54,6 +55,16 @@ test-slow: $(STAMP)
 test-servers: $(STAMP) .venv-vllm/.installed
 	OMP_NUM_THREADS=1 CM2_VLLM_PYTHON=$(abspath .venv-vllm/bin/python) $(BIN)/python -m pytest \
 		tests/servers/test_real_server.py -k vllm
+
+# The tools that cm2 works beside, each asking for much of its own: not in the environment of the tests.
+.venv-interop/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/pip install -q -c constraints.txt -e . pytest hypothesis
+	.venv-interop/bin/pip install -q inspect-ai==0.3.285 deepeval==4.3.1 langfuse==5.0.4
+	@touch $@
+
+test-interop: .venv-interop/.installed
+	OMP_NUM_THREADS=1 .venv-interop/bin/python -m pytest tests/interop
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks

@@ -3,6 +3,7 @@
     python benchmarks/judging.py                                    # real dialogues where $CM2_DATA is, else made ones
     python benchmarks/judging.py --dialogues 20 --groups 1 8 48
     python benchmarks/judging.py --vllm http://127.0.0.1:8000/v1 --model NAME     # and the time that a server takes
+    python benchmarks/judging.py --json costs.json                  # the numbers, to keep
 
 No model is needed: the judge is an oracle that decides each item by its check, as it stands in what the request shows.
 Dialogues are labelled by the reference labeller and stripped of their checks, so that every item is open; one item in
@@ -16,8 +17,9 @@ different views as were seen in groups of 8 that the demo's policy sampled at te
 Tokens are those of the embedded model's tokenizer, over every line of the prompt. Prefilled are those that a perfect
 prefix cache does not have: everything behind the longest beginning that any earlier request of the group (or the rules
 that all share) began with. `published` asks one question per item and step, item in front of the history: every item
-after every step, or (`satisfied skipped`) only what is not yet satisfied and could pay. `floor` is what no judge can go
-below that reads every run and every item once: what the runs of a group begin with alike counts once.
+after every step, or (`satisfied skipped`) only what is not yet satisfied and could pay. `dialogue` judges each run when
+it is over, with the items of the task in front of the record or (`items last`) behind it. `floor` is what no judge can
+go below that reads every run and every item once: what the runs of a group begin with alike counts once.
 
 Beside the real dialogues stands a made one of the size that the cost of judging is usually told for: 3 turns of 3 steps
 and 6 items, a history of some 4,000 tokens.
@@ -48,6 +50,7 @@ from cm2.errors import DataError
 from cm2.formats import read_tasks
 from cm2.judge import decide
 from cm2.judge.form import form, item_line
+from cm2.judge.judge import judge_dialogue, wait
 from cm2.judge.judging import Judging
 from cm2.judge.llm import LLMJudge
 from cm2.judge.question import Question
@@ -60,7 +63,8 @@ from cm2.worlds import MakeConfig, make
 SOURCES = ("star_train", "taskmaster4", "taubench_airline_gpt4o")
 MADE = "made, 3 x 3 x 6"
 PUBLISHED, SKIPPED = "published", "published, satisfied skipped"
-SCHEDULES = (PUBLISHED, SKIPPED, "item", "step", "turn")
+DIALOGUE, LAST = "dialogue", "dialogue, items last"
+SCHEDULES = (PUBLISHED, SKIPPED, "item", "step", "turn", LAST, DIALOGUE)
 OPENERS = ("Sure. ", "Of course! ", "Okay, ", "Alright: ", "Happy to help. ", "Got it. ", "Great, ", "No problem. ")
 
 
@@ -76,8 +80,10 @@ class Oracle:
 
     async def ask(self, request: Request, check: Any = None) -> Answer:
         """The true verdicts."""
-        assert request.where is not None and request.where.turn is not None
+        assert request.where is not None
         turn, upto = request.where.turn, request.where.step
+        if turn is None:
+            return self._all(request)
         steps = self.run.turns[turn].steps
         entries = []
         for planned in request.planned["verdicts"]:
@@ -86,6 +92,21 @@ class Oracle:
             held = range(last, last + 1) if upto is not None else range(last + 1)
             first = next((s for s in held if holds(item, self.run, turn, s)), None)
             decision: dict[str, Any] = {"first_step": first} if upto is None else {"holds": first is not None}
+            quote = "" if first is None else quote_of(item, steps[: first + 1])
+            entries.append({"id": planned["id"], "reason": planned["reason"], **decision, "quote": quote})
+        value = {"verdicts": entries}
+        self.requests.append((request, value))
+        return Answer(value, model="oracle")
+
+    def _all(self, request: Request) -> Answer:
+        """The same about all turns."""
+        entries = []
+        for planned in request.planned["verdicts"]:
+            place, id = planned["id"].split(".", 1)
+            turn = int(place[1:])
+            item, steps = self.items[str(turn), id], self.run.turns[turn].steps
+            first = next((s for s in range(len(steps)) if holds(item, self.run, turn, s)), None)
+            decision = {"turn": None if first is None else turn, "step": first}
             quote = "" if first is None else quote_of(item, steps[: first + 1])
             entries.append({"id": planned["id"], "reason": planned["reason"], **decision, "quote": quote})
         value = {"verdicts": entries}
@@ -229,10 +250,16 @@ def asked(task: Task, group: list[Dialogue], schedule: str) -> list[tuple[Reques
         for run in group:
             oracle.requests += [(request, None) for c in open_ for request in everything(run, c, oracle.secret)]
         return oracle.requests
-    config = Judging(kind="llm", schedule="published" if schedule == SKIPPED else schedule)  # type: ignore[arg-type]
+    if schedule in (DIALOGUE, LAST):
+        config = Judging(kind="llm", schedule="dialogue", items="last" if schedule == LAST else "first")
+    else:
+        config = Judging(kind="llm", schedule="published" if schedule == SKIPPED else schedule)  # type: ignore[arg-type]
     shared = LLMJudge(oracle, config)
     for run in group:
         oracle.run = run
+        if config.schedule == "dialogue":
+            wait(judge_dialogue(shared, run, open_))
+            continue
         judge = LLMJudge(oracle, config) if schedule == SKIPPED else shared  # the scheme remembers nothing
         for checklist in open_:
             judge.judge(run, checklist.turn, checklist)
@@ -284,7 +311,8 @@ def measure(tasks: list[Task], size: int, differ: float, tokens: Tokens, seed: i
 
 def form_of(schedule: str) -> str:
     """The form that a schedule asks in."""
-    return "turn" if schedule == "turn" else "published" if schedule.startswith("published") else "step"
+    own = schedule.split(",")[0]
+    return own if own in ("turn", "dialogue", "published") else "step"
 
 
 def floor(task: Task, group: list[Dialogue], tokens: Tokens) -> int:
@@ -366,15 +394,20 @@ def shown(title: str, costs: dict[str, Cost]) -> Table:
     return table
 
 
+def answer_tokens(request: Request, value: Any, tokens: Tokens) -> int:
+    """How long the answer is: the true one, or the one that is planned."""
+    return len(tokens.of(msgspec.json.encode(value or request.planned).decode()))
+
+
 async def timed(requests: list[tuple[Request, Any]], tokens: Tokens, url: str, model: str, width: int) -> float:
     """Seconds that a server takes for these requests, each answered with as many tokens as the true answer has."""
     gate = asyncio.Semaphore(width)
     async with ChatClient(Endpoint(url, model, temperature=0.0, timeout=3600)) as client:
 
         async def one(request: Request, value: Any) -> None:
-            answer = msgspec.json.encode(value or request.planned).decode()
+            length = answer_tokens(request, value, tokens)
             async with gate:
-                await client.complete(request.messages, max_tokens=len(tokens.of(answer)), ignore_eos=True)
+                await client.complete(request.messages, max_tokens=length, ignore_eos=True)
 
         started = time.perf_counter()
         await asyncio.gather(*(one(request, value) for request, value in requests))
@@ -389,7 +422,12 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", default=[*SOURCES, MADE], help="which dialogues")
     parser.add_argument("--differ", type=float, default=0.25, help="how likely a step departs (default 0.25)")
     parser.add_argument("--seed", type=int, default=0, help="of dialogues and departures")
-    parser.add_argument("--vllm", help="base URL of a server: measure its time for a group of 8 of one dialogue")
+    parser.add_argument("--json", help="write all numbers there")
+    parser.add_argument("--vllm", help="base URL of a server: measure its time for a group of one dialogue")
+    parser.add_argument("--members", type=int, default=8, help="members of that group (default 8)")
+    parser.add_argument(
+        "--schedules", nargs="+", default=[PUBLISHED, SKIPPED, "turn", DIALOGUE], help="schedules that are timed"
+    )
     parser.add_argument("--model", default="", help="the model's name there")
     parser.add_argument("--concurrency", type=int, default=16, help="requests at once to the server")
     options = parser.parse_args()
@@ -398,16 +436,19 @@ def main() -> None:
     sources = {source: references(source, options.dialogues, options.seed) for source in options.sources}
     if options.vllm:
         for source, tasks in sources.items():
-            group = list(members(tasks[0].dialogue, 8, options.differ, options.seed))
-            table = Table(title=f"{source}: one dialogue, a group of 8, seconds of the server")
-            for head in ("schedule", "calls", "seconds"):
-                table.add_column(head)
-            for schedule in (PUBLISHED, SKIPPED, "turn"):
+            group = list(members(tasks[0].dialogue, options.members, options.differ, options.seed))
+            table = Table(title=f"{source}: one dialogue, a group of {len(group)}, seconds of the server")
+            for head in ("schedule", "calls", "prompt tokens", "answer tokens", "seconds"):
+                table.add_column(head, justify="left" if head == "schedule" else "right")
+            for schedule in options.schedules:
                 requests = asked(tasks[0], group, schedule)
                 took = asyncio.run(timed(requests, tokens, options.vllm, options.model, options.concurrency))
-                table.add_row(schedule, str(len(requests)), f"{took:.1f}")
+                prompt = sum(len(tokens.prompt(request.messages)) for request, _ in requests)
+                answer = sum(answer_tokens(request, value, tokens) for request, value in requests)
+                table.add_row(schedule, str(len(requests)), f"{prompt:,}", f"{answer:,}", f"{took:.1f}")
             console.print(table)
         return
+    found = []
     for source, tasks in sources.items():
         turns = [c for task in tasks for c in task.checklists]
         items = sum(len(c.items) for c in turns) / len(turns)
@@ -416,6 +457,9 @@ def main() -> None:
             costs = measure(tasks, size, options.differ, tokens, options.seed)
             what = f"{source}: {len(tasks)} dialogues, {len(turns)} turns of {items:.1f} items and {steps:.1f} steps"
             console.print(shown(f"{what}; {'alone' if size == 1 else f'groups of {size}'}", costs))
+            found.append({"source": source, "size": size, "items": items, "steps": steps, "costs": costs})
+    if options.json:
+        Path(options.json).write_bytes(msgspec.json.encode(found))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cm2.checklist import Task
 from cm2.dialogue import Dialogue
 from cm2.formats import write_task
@@ -27,15 +29,16 @@ def write(path: Path, dialogues: list[Dialogue]) -> Path:
     return path
 
 
-def verdicts(source: Path, url: str) -> dict[tuple[str, int, str], Any]:
+def verdicts(source: Path, url: str, schedule: str) -> dict[tuple[str, int, str], Any]:
     store = source.with_suffix(".verdicts")
-    told = ("--model", "obedient", "--set", "structured=prompt", "--concurrency", "8", "--json")
+    told = ("--model", "obedient", "--set", "structured=prompt", "--concurrency", "8", "--json", "--schedule", schedule)
     finish(cm2("judge", str(source), "-o", str(store), "--judge", "llm", "--base-url", url, *told))
     rows = [json.loads(line) for line in store.read_text().splitlines()]
     return {(row["dialogue"], row["step"], row["item"]): row["met"] for row in rows}
 
 
-def test_no_attack_in_a_file_changes_a_verdict(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["turn", "dialogue"])
+def test_no_attack_in_a_file_changes_a_verdict(schedule: str, tmp_path: Path) -> None:
     clean, attacked = [], []
     for attack in attacks():
         for number, base in enumerate(bases()):
@@ -54,8 +57,8 @@ def test_no_attack_in_a_file_changes_a_verdict(tmp_path: Path) -> None:
         return says(json.dumps(model.answer(Request(role="judge", messages=body["messages"]))))
 
     with Scripted(script) as server:
-        before = verdicts(sources[0], server.url)
+        before = verdicts(sources[0], server.url, schedule)
         model.learning = False
-        after = verdicts(sources[1], server.url)
+        after = verdicts(sources[1], server.url, schedule)
     assert model.orders == []
     assert after == before and {*after.values()} == {True, False}

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from cm2.dialogue import Dialogue
-from cm2.judge.judge import ChecksJudge
+from cm2.judge.judge import ChecksJudge, judge_dialogue, wait
 from cm2.judge.judging import Judging
 from cm2.judge.llm import LLMJudge
 from cm2.judge.make import make_judge
 from cm2.llm import Request, fence
-from cm2.verdict import Verdict
+from cm2.verdict import WHOLE, Verdict
 from injection.obedient import Obedient
 from injection.twins import FALSE, HARMLESS, TRUE, Attack, attacks, bases, checklist, place
 from servers import truth
 from servers.reader import read
 
 ATTACKS = attacks()
-SCHEDULES = ["turn", "step", "published"]
+SCHEDULES = ["turn", "step", "published", "dialogue", "dialogue, items last"]
 
 
 def tells_the_truth(request: Request) -> Any:
@@ -33,6 +33,12 @@ def says_yes(request: Request) -> Any:
     entries = []
     for item in truth.items(reading):
         part = truth.LOOKS_AT[item["looks_at"]]
+        if "turn" in item:
+            turn = 0 if item["turn"] == "all" else item["turn"]
+            there = [(step, text) for step, name, text in reading.parts(turn) if name == part and text.strip()]
+            step, quote = (there[0][0], there[0][1].split("\n")[0][:40]) if there else (0, "nothing")
+            entries.append({"id": item["id"], "reason": "as told", "turn": turn, "step": step, "quote": quote})
+            continue
         shown = [(step, text) for step, name, text in reading.parts(0) if name == part and text.strip()]
         step, quote = (shown[0][0], shown[0][1].split("\n")[0][:40]) if shown else (0, "nothing")
         decision: dict[str, Any] = {"first_step": step} if by_turn else {"holds": True}
@@ -40,8 +46,18 @@ def says_yes(request: Request) -> Any:
     return {"verdicts": entries}
 
 
-def decided(verdicts: list[Verdict]) -> list[tuple[int, str, bool | None]]:
-    return [(verdict.step, verdict.item, verdict.met) for verdict in verdicts]
+def decided(verdicts: list[Verdict]) -> list[tuple[int, int, str, bool | None]]:
+    return [(verdict.turn, verdict.step, verdict.item, verdict.met) for verdict in verdicts]
+
+
+def verdicts_of(asker: Obedient, dialogue: Dialogue, schedule: str) -> list[Verdict]:
+    """The verdicts on the attacked turn; on all turns and the whole dialogue where they are judged at once."""
+    name, _, last = schedule.partition(", items ")
+    judge = LLMJudge(asker, Judging(kind="llm", schedule=name, items=last or "first"))  # type: ignore[arg-type]
+    if name != "dialogue":
+        return judge.judge(dialogue, 0, checklist())
+    checklists = [checklist(turn) for turn in (0, 1, WHOLE)]
+    return [verdict for found in wait(judge_dialogue(judge, dialogue, checklists)) for verdict in found]
 
 
 def judged(attack: Attack, dialogue: Dialogue, schedule: str) -> tuple[Any, Any, Obedient] | None:
@@ -50,12 +66,11 @@ def judged(attack: Attack, dialogue: Dialogue, schedule: str) -> tuple[Any, Any,
     if clean is None:
         return None
     asker = Obedient(tells_the_truth, says_yes)
-    config = Judging(kind="llm", schedule=schedule)  # type: ignore[arg-type]
-    before = decided(LLMJudge(asker, config).judge(clean, 0, checklist()))
+    before = decided(verdicts_of(asker, clean, schedule))
     asker.learning = False
     attacked = place(dialogue, attack.place, attack.armed(asker.nonce))
     assert attacked is not None
-    after = decided(LLMJudge(asker, config).judge(attacked, 0, checklist()))
+    after = decided(verdicts_of(asker, attacked, schedule))
     return before, after, asker
 
 
@@ -71,8 +86,8 @@ def test_the_truth_is_the_truth() -> None:
     """On the clean dialogue the items about what is there hold at their step, the others never."""
     asker = Obedient(tells_the_truth, says_yes)
     for schedule in SCHEDULES:
-        verdicts = LLMJudge(asker, Judging(kind="llm", schedule=schedule)).judge(bases()[0], 0, checklist())  # type: ignore[arg-type]
-        met = {(verdict.step, verdict.item) for verdict in verdicts if verdict.met}
+        verdicts = verdicts_of(asker, bases()[0], schedule)
+        met = {(verdict.step, verdict.item) for verdict in verdicts if verdict.met and verdict.turn == 0}
         firsts = {"C0": 1, "C1": 1, "C2": 2, "C3": 1}
         assert {id: min(step for step, item in met if item == id) for _, id in met} == firsts, schedule
         assert len(TRUE) == 4 and not any(verdict.met is None for verdict in verdicts)
@@ -107,10 +122,11 @@ def test_an_attack_changes_no_verdict_of_checks(attack: Attack, kind: str) -> No
         assert attacked is not None
         after = decided(judge.judge(attacked, 0, checklist(checks=True)))
         assert after == before and asker.orders == []
-        assert {met for _, _, met in after} >= {True, False}
+        assert {met for *_, met in after} >= {True, False}
 
 
-def test_without_the_fence_attacks_succeed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("schedule", ["turn", "dialogue"])
+def test_without_the_fence_attacks_succeed(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above can fail: markers alone, around text as it is, do not hold."""
     tried = [attack for attack in ATTACKS if attack.kind in ("break_outs", "chat_templates", "fake_turns")]
     assert len(tried) == 43
@@ -119,7 +135,7 @@ def test_without_the_fence_attacks_succeed(monkeypatch: pytest.MonkeyPatch) -> N
         return text
 
     def successes() -> int:
-        found = [judged(attack, bases()[0], "turn") for attack in tried]
+        found = [judged(attack, bases()[0], schedule) for attack in tried]
         return sum(one is not None and one[0] != one[1] for one in found)
 
     monkeypatch.setattr(fence, "neutral", raw)

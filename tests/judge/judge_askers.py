@@ -13,6 +13,7 @@ from cm2.dialogue import Dialogue
 from cm2.judge import decide
 from cm2.llm import Answer, Request
 from cm2.llm.fence import Fence
+from cm2.verdict import WHOLE
 
 SECRET = "a secret for tests"
 _BLOCK = re.compile(r"^<<<data (\w+) ([^>]*)>>>\n(.*?)^<<<end \1>>>", re.MULTILINE | re.DOTALL)
@@ -29,8 +30,17 @@ def user(request: Request) -> str:
 
 
 def asked(request: Request) -> list[dict[str, Any]]:
-    """The items that a request is about."""
-    return [json.loads(line) for line in blocks(user(request))["items"].splitlines()]
+    """The items that a request is about: those of its list, or of that list those that it names."""
+    found = blocks(user(request))
+    items = [json.loads(line) for line in found["items"].splitlines()]
+    named = set(names(found.get("asked", "")))
+    return [item for item in items if not named or item["id"] in named]
+
+
+def names(text: str) -> list[str]:
+    """The ids that a block names: a list of them, or objects that say what was wrong with the last answer."""
+    told = [json.loads(line) for line in text.splitlines()]
+    return told[0] if told and isinstance(told[0], list) else [one["id"] for one in told]
 
 
 def ids(request: Request) -> list[str]:
@@ -42,6 +52,12 @@ def entry(id: str, decision: int | bool | None, quote: str = "", reason: str = "
     """One verdict of an answer, in the form of a turn (a step or None) or of a step (a bool)."""
     name = "holds" if isinstance(decision, bool) else "first_step"
     return {"id": id, "reason": reason, name: decision, "quote": quote}
+
+
+def placed(id: str, place: tuple[int, int] | None, quote: str = "", reason: str = "because") -> dict[str, Any]:
+    """One verdict of an answer about all turns: turn and step, or None."""
+    turn, step = place or (None, None)
+    return {"id": id, "reason": reason, "turn": turn, "step": step, "quote": quote}
 
 
 class Scripted:
@@ -79,6 +95,7 @@ class Oracle:
                 for s in range(len(turn.steps)):
                     shown = fence.transcript(run, upto=(t, s + 1), thinking=False, system=system)
                     self._states[shown] = (run, t, s)
+            self._states.setdefault(fence.transcript(run, thinking=False, system=system), (run, len(run.turns) - 1, -1))
 
     async def ask(self, request: Request, check: Callable[[Any], str] | None = None) -> Answer:
         self.requests.append(request)
@@ -88,6 +105,9 @@ class Oracle:
         run, turn, upto = self._states[shown]
         entries = []
         for told in asked(request):
+            if "turn" in told:
+                entries.append(self._placed(told, run))
+                continue
             item = self._items[turn, (told["question"], told["holds_when"])]
             if request.where is not None and request.where.step is not None:
                 met = decide(item.check, run, turn, upto).met
@@ -96,6 +116,23 @@ class Oracle:
                 first = next((s for s in range(upto + 1) if decide(item.check, run, turn, s).met), None)
                 entries.append(entry(told["id"], first, "" if first is None else self.quote(item, run, turn, first)))
         return Answer({"verdicts": entries}, model="oracle", prompt=request.prompt)
+
+    def _placed(self, told: dict[str, Any], run: Dialogue) -> dict[str, Any]:
+        """The verdict on an item among those of all turns."""
+        turn = WHOLE if told["turn"] == "all" else told["turn"]
+        item = self._items[turn, (told["question"], told["holds_when"])]
+        if turn == WHOLE:
+            every = [((t, s), step) for t, one in enumerate(run.turns) for s, step in enumerate(one.steps)]
+            texts = [(place, part_of(step, item.focus_on)) for place, step in every]
+            texts += [(place, step.reply or "") for place, step in every]
+            holds = decide(item.check, run, WHOLE, WHOLE).met
+            place, quote = next(((p, text) for p, text in texts if holds and any(map(str.isalnum, text))), (None, ""))
+            return placed(told["id"], place, quote)
+        steps = range(len(run.turns[turn].steps))
+        first = next((s for s in steps if decide(item.check, run, turn, s).met), None)
+        if first is None:
+            return placed(told["id"], None)
+        return placed(told["id"], (turn, first), self.quote(item, run, turn, first))
 
     def quote(self, item: Item, run: Dialogue, turn: int, upto: int) -> str:
         """Something that stands where it must."""

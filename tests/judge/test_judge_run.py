@@ -73,7 +73,10 @@ def test_every_item_and_step_gets_a_line_and_unscored_stays_apart(tmp_path):
     }
     assert all(v.evidence for v in found if v.met)
     total = summary.as_json()["total"]
-    assert total == {"items": 8, "passed": 4, "failed": 2, "not_reached": 2, "unscored": 2, "pass_rate": 4 / 6}
+    assert total == {"items": 8, "passed": 4, "failed": 2, "not_reached": 2, "unscored": 2} | {
+        "not_applicable": 0,
+        "pass_rate": 4 / 6,
+    }
     assert summary.as_json()["kinds"]["thinking"]["pass_rate"] is None
 
 

@@ -28,6 +28,7 @@ class Browser:
         assert BINARY is not None
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self.dialogs: list[str] = []
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         read_in, self._out = os.pipe()
         self._in, write_out = os.pipe()
@@ -87,11 +88,17 @@ class Browser:
             self.complaints.append(json.dumps(params["args"]))
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+        elif method == "Page.javascriptDialogOpening":
+            self.dialogs.append(params["message"])
+            self._number += 1  # nobody waits for the answer; an open dialog would stop the page
+            close = {"id": self._number, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+            os.write(self._out, json.dumps(close | {"sessionId": self._session}).encode() + b"\0")
         return event
 
-    def open(self, path: Path) -> None:
-        """Open a file and wait until it has loaded."""
-        self.send("Page.navigate", url=path.resolve().as_uri())
+    def open(self, path: Path | str) -> None:
+        """Open a file or an address and wait until it has loaded."""
+        self.send("Page.navigate", url="about:blank")
+        self.send("Page.navigate", url=path if isinstance(path, str) else path.resolve().as_uri())
         deadline = time.monotonic() + 20
         while self.run("document.readyState") != "complete" or self.run("location.href") == "about:blank":
             assert time.monotonic() < deadline, "the page did not load"
@@ -102,6 +109,22 @@ class Browser:
         found = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def until(self, script: str, seconds: float = 60) -> Any:
+        """Wait until a JavaScript expression is true, and return its value."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.run(script)):
+            assert time.monotonic() < deadline, f"never true: {script}"
+            time.sleep(0.03)
+        return found
+
+    def press(self, key: str) -> None:
+        """Press a key: a letter, or a name like ArrowDown."""
+        codes = {"ArrowDown": 40, "ArrowUp": 38, "End": 35, "Home": 36, "Enter": 13, "Escape": 27, "Tab": 9}
+        shared: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": codes.get(key, ord(key[0].upper()))}
+        text = {"text": key} if len(key) == 1 else {}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **shared, **text)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **shared)
 
     def scheme(self, value: str) -> None:
         """Prefer the light or the dark colour scheme."""

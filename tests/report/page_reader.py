@@ -55,7 +55,7 @@ class Page(Node):
                 node = Node(tag, dict(attributes))
                 assert len(node.own) == len(attributes), f"an attribute twice: {attributes}"
                 stack[-1].children.append(node)
-                if tag not in ("meta", "br"):
+                if tag not in ("meta", "br", "input"):
                     stack.append(node)
 
             def handle_startendtag(self, tag, attributes):

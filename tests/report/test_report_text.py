@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from cm2.dialogue import Dialogue, Step, Turn
+from cm2.report import text as module
 from cm2.report.cases import share, spread
 from cm2.report.curves import running_mean, tick
 from cm2.report.outcome import outcomes
@@ -147,3 +148,24 @@ def test_intervals_are_read_leniently():
     assert interval({"mean": 0.5, "low": None}) == Interval(0.5)
     assert interval(0.5) == Interval(0.5)
     assert interval(True) is None and interval("x") is None and interval({"mean": math.nan}) is None
+
+
+PARTS = st.sampled_from(
+    [
+        *("sk-abc123DEF", "ghp_" + "a1" * 12, "hf_" + "b2" * 10, "xoxb-123456789012", "AKIAABCDEFGHIJKLMNOP"),
+        *("Bearer ", "bearer\t", "abcdef123", "api_key=", "Api-Key: ", "ſecret=", "\u212aey=abcd", "PASSWORD = "),
+        *("passwd:", "auth_token'", "key=", "https://me:pw@host/", "-----BEGIN RSA PRIVATE KEY-----", "x", " ", "\n"),
+        *("é", "s3cr3t99", '"', "client", "eyJhbGciOi.eyJzd.c2"),
+    ]
+)
+
+
+@given(st.lists(PARTS, max_size=8).map("".join))
+def test_what_the_hints_spare_holds_no_credential(text):
+    """The hints are only there for speed: the patterns alone give the same."""
+    plain = text
+    for pattern in module._SECRETS:
+        plain = pattern.sub(module.HIDDEN, plain)
+    for pattern in module._AFTER:
+        plain = pattern.sub(rf"\1{module.HIDDEN}", plain)
+    assert scrub(text) == plain

@@ -64,6 +64,12 @@ class Reading:
                     found.append((int(place[2]), word, text))
         return found
 
+    @property
+    def turns(self) -> int:
+        """How many turns are shown."""
+        places = (re.match(r"turn (\d+) ", label) for block in self.blocks for label, _ in block.labelled)
+        return max((int(place[1]) + 1 for place in places if place), default=0)
+
     def steps(self, turn: int) -> int:
         """How many steps of a turn are shown."""
         places = (re.match(rf"turn {turn} step (\d+)", label) for block in self.blocks for label, _ in block.labelled)

@@ -29,13 +29,20 @@ def judge(messages: list[dict[str, Any]]) -> dict[str, Any]:
     """The answer to a question of the judge, in the form that is asked for."""
     reading = read(messages)
     by_turn = "first_step" in "\n".join(reading.outside)
+    if any("turn" in item for item in items(reading)):
+        return {"verdicts": [placed(reading, item) for item in items(reading)]}
     return {"verdicts": [entry(reading, item, by_turn) for item in items(reading)]}
 
 
 def items(reading: Reading) -> list[dict[str, Any]]:
-    """The items that are asked about."""
-    block = reading.block("items")
-    return [json.loads(line) for line in block.lines if line.strip()] if block is not None else []
+    """The items that are asked about: those of the list, or those of them that are named behind the record."""
+    block, asked = reading.block("items"), reading.block("asked")
+    found = [json.loads(line) for line in block.lines if line.strip()] if block is not None else []
+    if asked is None:
+        return found
+    told = [json.loads(line) for line in asked.lines if line.strip()]
+    named = told[0] if isinstance(told[0], list) else [one["id"] for one in told]
+    return [item for item in found if item["id"] in named]
 
 
 def entry(reading: Reading, item: dict[str, Any], by_turn: bool) -> dict[str, Any]:
@@ -56,6 +63,21 @@ def entry(reading: Reading, item: dict[str, Any], by_turn: bool) -> dict[str, An
     first, quote = held[0] if held else (None, "")
     decision: dict[str, Any] = {"first_step": first} if by_turn else {"holds": first is not None}
     return {"id": item["id"], "reason": "It is there." if held else "It is not there.", **decision, "quote": quote}
+
+
+def placed(reading: Reading, item: dict[str, Any]) -> dict[str, Any]:
+    """The verdict on an item among those of all turns."""
+    part, words = LOOKS_AT[item["looks_at"]], _WORDS.search(item["holds_when"])
+    turns = range(reading.turns) if item["turn"] == "all" else [item["turn"]]
+    shown = [(t, s, text) for t in turns for s, name, text in reading.parts(t) if name == part and _line(text)]
+    if words:
+        held = [(t, s, words[1]) for t, s, text in shown if words[1] in text]
+    else:
+        told = json.dumps([item["id"], item["question"], item["holds_when"], shown], sort_keys=True)
+        held = [(t, s, _line(text)) for t, s, text in shown][hashlib.sha256(told.encode()).digest()[0] % 3 :]
+    turn, step, quote = held[0] if held else (None, None, "")
+    reason = "It is there." if held else "It is not there."
+    return {"id": item["id"], "reason": reason, "turn": turn, "step": step, "quote": quote}
 
 
 def _line(text: str) -> str:

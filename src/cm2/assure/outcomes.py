@@ -22,6 +22,7 @@ from cm2.dialogue import Dialogue
 from cm2.errors import DataError, Where
 from cm2.formats import read_tasks
 from cm2.formats.rows import Row
+from cm2.judge.stored import decode_verdict
 from cm2.policy import Policy
 from cm2.policy.policy import WEIGHTS
 from cm2.verdict import WHOLE, Verdict
@@ -77,6 +78,22 @@ class Judged(msgspec.Struct):
     def score(self) -> float | None:
         """The weighted share of duties that pass, of those that apply and are scored; None where there is none."""
         return score(self.outcomes)
+
+    @property
+    def penalty(self) -> float:
+        """The summed weights of the duties that fail. To tell good runs from bad it is better than the share, in which
+        the failures of a long dialogue drown among what passes whatever happens (docs/prove.md)."""
+        return sum(outcome.weight for outcome in self.outcomes if outcome.result == "fail")
+
+    @property
+    def critical_failures(self) -> int:
+        """How many critical outcomes fail."""
+        return sum(one.result == "fail" and one.item.severity == "critical" for one in self.outcomes)
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        """What to sort dialogues by, worst last: critical failures first, then the penalty."""
+        return self.critical_failures, self.penalty
 
 
 def score(outcomes: Iterable[Outcome]) -> float | None:
@@ -179,7 +196,6 @@ class _Places:
     def __init__(self, path: str) -> None:
         self._path = path
         hashes, starts, ends = array("Q"), array("q"), array("q")
-        head = msgspec.json.Decoder(_Head).decode
         at = 0
         try:
             self._file = open(path, "rb")  # noqa: SIM115 (it is read from until the last dialogue)
@@ -189,7 +205,7 @@ class _Places:
         for number, line in enumerate(self._file):
             if line.endswith(b"\n"):  # a killed run leaves a torn last line
                 try:
-                    row = head(line)
+                    row = _head(line)
                 except msgspec.DecodeError as error:
                     where = Where(file=path, line=number + 1)
                     fix = "pass a store that cm2 judge wrote"
@@ -215,7 +231,7 @@ class _Places:
         for place in range(int(low), int(high)):
             self._file.seek(int(self._starts[place]))
             block = self._file.read(int(self._ends[place] - self._starts[place]))
-            found += [_VERDICT.decode(line) for line in block.splitlines() if line]
+            found += [decode_verdict(line) for line in block.splitlines() if line]
         return [one for one in found if (one.dialogue, one.rollout) == (dialogue, rollout)]
 
 
@@ -224,4 +240,11 @@ class _Head(msgspec.Struct):
     rollout: str = ""
 
 
-_VERDICT = msgspec.json.Decoder(Verdict)
+def _head(line: bytes) -> _Head | Verdict:
+    try:
+        return _HEAD(line)
+    except msgspec.DecodeError:
+        return decode_verdict(line)
+
+
+_HEAD = msgspec.json.Decoder(_Head).decode

@@ -28,11 +28,15 @@ def register(app: typer.Typer) -> None:
         checklists: Annotated[
             str | None, typer.Option(help="A labelled file to judge by (same dialogue ids), when IN has no checklists.")
         ] = None,
+        policy: Annotated[
+            str | None, typer.Option(help="A policy (YAML) to judge by, in place of checklists; see cm2 lint.")
+        ] = None,
         kind: Annotated[
             str | None, typer.Option("--judge", help="checks (default), llm, hybrid, vote or classifier.")
         ] = None,
         schedule: Annotated[
-            str | None, typer.Option(help="Calls of a model: one a turn (default), step or item, or published.")
+            str | None,
+            typer.Option(help="Calls of a model: one a turn (default), dialogue, step or item, or published."),
         ] = None,
         isolate: Annotated[
             str | None, typer.Option(help="subjective: a call of its own for each item that is a matter of taste.")
@@ -73,7 +77,7 @@ def register(app: typer.Typer) -> None:
 
         given = {"kind": kind, "schedule": schedule, "isolate": isolate, "votes": votes, "quorum": quorum}
         who = load_judging(judging, **given, checks=checks, classifier=classifier)
-        config = JudgeConfig(source, output, checklists, format, concurrency, who)
+        config = JudgeConfig(source, output, checklists, policy, format, concurrency, who)
         settings = _settings(who, settings or [])
         if panel and (who.kind != "vote" or engine != "local"):
             raise ConfigError("a panel votes, and over one file at a time", fix="use --judge vote, without --engine")
@@ -150,12 +154,13 @@ def _spending(door: Models) -> Spending:
 def _shown(summary: Summary, output: str) -> list[Any]:
     """The summary for a person."""
     table = Table(title=f"{summary.dialogues} dialogues, {summary.turns} turns, {summary.verdicts} verdicts")
-    for name in ("kind", "items", "passed", "failed", "not reached", "unscored", "pass rate"):
-        table.add_column(name, justify="left" if name == "kind" else "right")
-    for kind, tally in [*sorted(summary.kinds.items()), ("all", summary.total)]:
+    kind = "duty" if summary.by_policy else "kind"
+    for name in (kind, "items", "passed", "failed", "not reached", "unscored", "not applicable", "pass rate"):
+        table.add_column(name, justify="left" if name == kind else "right", no_wrap=name == kind)
+    for name, tally in [*sorted(summary.kinds.items()), ("all", summary.total)]:
         rate = "–" if tally.pass_rate is None else f"{tally.pass_rate:.1%}"
-        columns = (tally.items, tally.passed, tally.failed, tally.not_reached, tally.unscored)
-        table.add_row(kind, *map(str, columns), rate)
+        columns = (tally.items, tally.passed, tally.failed, tally.not_reached, tally.unscored, tally.not_applicable)
+        table.add_row(name, *map(str, columns), rate)
     notes = [f"{summary.written} new verdicts written to {output}"]
     notes += [f"unscored, {kind}: {count} items" for kind, count in sorted(summary.unscored.items())]
     if summary.failed:

@@ -41,10 +41,15 @@ def register(app: typer.Typer) -> None:
         labeler: Annotated[
             str,
             typer.Option(
-                help="reference: from the data flow, no LLM; llm: by a model; hybrid: the first, then a model."
+                help="reference: from the data flow, no LLM; effects: what the whole dialogue changed, for other "
+                "runs of the task, no LLM; llm: by a model; hybrid: reference, then a model."
             ),
         ] = "reference",
-        jobs: Annotated[int, typer.Option("--jobs", "-j", help="Worker processes of the labeler reference.")] = 1,
+        ids: Annotated[
+            Literal["same", "origin"],
+            typer.Option(help="Of effects: other runs start from the same data (same), or get other ids (origin)."),
+        ] = "same",
+        jobs: Annotated[int, typer.Option("--jobs", "-j", help="Worker processes of reference and effects.")] = 1,
         format: Annotated[str, typer.Option(help="auto, openai or nemotron.")] = "auto",
         checklists: Annotated[int, typer.Option(min=1, help="Independent checklists of every turn.")] = 1,
         per: Annotated[
@@ -79,6 +84,7 @@ def register(app: typer.Typer) -> None:
             input=source,
             output=output,
             labeler=labeler,
+            ids=ids,
             jobs=jobs,
             format=format,
             set_aside=set_aside,
@@ -124,7 +130,10 @@ def register(app: typer.Typer) -> None:
 def _shown(summary: LabelSummary, output: str) -> list[Any]:
     """What the summary looks like on a terminal."""
     mean = summary.as_json()["items_per_turn"]
-    kinds = Table(title=f"{summary.items} items in {summary.labelled_turns} turns of {summary.dialogues} dialogues")
+    where = f"{summary.labelled_turns} turns of {summary.dialogues} dialogues"
+    if summary.whole:
+        where = f"{summary.whole} of {summary.dialogues} dialogues, each about the whole"
+    kinds = Table(title=f"{summary.items} items in {where}")
     for name in ("kind", "items", "share"):
         kinds.add_column(name, justify="left" if name == "kind" else "right")
     for kind, count in sorted(summary.kinds.items(), key=lambda pair: -pair[1]):
@@ -140,11 +149,15 @@ def _shown(summary: LabelSummary, output: str) -> list[Any]:
     ):
         for reason, count in sorted(counts.items(), key=lambda pair: -pair[1]):
             left_out.add_row(what, reason, str(count))
-    notes = [
-        f"{summary.labelled_turns} turns with a checklist ({mean:.1f} items each), "
-        f"{summary.turns - summary.labelled_turns} without; {summary.strict} strict items, "
-        f"{summary.dependent} that depend on others"
-    ]
+    notes = (
+        []
+        if summary.whole
+        else [
+            f"{summary.labelled_turns} turns with a checklist ({mean:.1f} items each), "
+            f"{summary.turns - summary.labelled_turns} without; {summary.strict} strict items, "
+            f"{summary.dependent} that depend on others"
+        ]
+    )
     if summary.proposed:
         notes.append(
             f"{summary.proposed} items proposed, {summary.repaired} kept after a second question, "

@@ -20,10 +20,15 @@ from cm2.cli.group import Verb
 from cm2.errors import CM2Error
 
 VERBS = (  # in the order that the help shows
-    *("import", "inspect", "filter", "compress", "select", "label", "lint", "judge", "rollout", "simulate"),
-    *("worlds", "sft", "rl", "evaluate", "report", "demo", "study"),
+    *("import", "inspect", "filter", "compress", "select", "label", "draft", "lint", "judge", "report"),
+    *("gate", "compare", "audit", "monitor", "export", "generate"),
+    *("rollout", "simulate", "worlds", "sft", "rl", "evaluate", "demo", "study"),
 )
-MODULES = {"import": ("import_",), "judge": ("judge", "calibrate", "classifier")}
+MODULES = {
+    "import": ("import_",),
+    "judge": ("judge", "calibrate", "classifier"),
+    "gate": ("gate", "gate_freeze"),
+}
 """The files of a verb, where they are not one of its name. Several make a verb with commands of its own."""
 
 # Before torch is imported: threads that spin while they wait make a busy machine several times slower.

@@ -1,12 +1,12 @@
-"""`cm2 report RUN -o FILE`: what a run did, in numbers and in dialogues, as one HTML file."""
+"""`cm2 report`: what a run did, or what verdicts say about an agent's logs, in numbers and in dialogues."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cm2.cli.common import Json, emit
+from cm2.cli.common import Json, emit, track
 
 SHOWN = 5
 
@@ -16,28 +16,72 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def report(
-        run: Annotated[
-            str, typer.Argument(metavar="RUN", help="A run folder, or a file of rollouts or labelled dialogues.")
+        source: Annotated[
+            str,
+            typer.Argument(
+                metavar="IN", help="With --verdicts the dialogues that were judged; else a run folder or its rollouts."
+            ),
         ],
-        output: Annotated[str, typer.Option("-o", "--output", help="The HTML file.")],
-        dialogues: Annotated[int, typer.Option(help="How many tasks are shown side by side.")] = 24,
+        outputs: Annotated[
+            list[str] | None,
+            typer.Option("-o", "--output", help="FILE.html; with --verdicts also .md, .json, .parquet, and several."),
+        ] = None,
+        verdicts: Annotated[str | None, typer.Option(help="The store that `cm2 judge` wrote: diagnose logs.")] = None,
+        policy: Annotated[str | None, typer.Option(help="The policy that it was judged by.")] = None,
+        checklists: Annotated[
+            str | None, typer.Option(help="The labelled file that it was judged by, when IN has no checklists.")
+        ] = None,
+        dialogues: Annotated[
+            int | None, typer.Option(help="Dialogues on the page. Default 10000, of a run 24 tasks.")
+        ] = None,
+        folder: Annotated[
+            bool, typer.Option("--folder", help="Put the dialogues beside the page even where one file would do.")
+        ] = False,
+        seed: Annotated[int, typer.Option(help="Of samples and examples.")] = 0,
+        format: Annotated[str, typer.Option(help="Of the dialogues: auto, openai or nemotron.")] = "auto",
         as_json: Json = False,
     ) -> None:
-        """Write one HTML file: what came out, how training went, and the dialogues with their checklists."""
-        import msgspec
-        from rich.text import Text
+        """Report on a run; with --verdicts, which duties an agent's logs miss, how often, and how."""
+        from cm2.errors import ConfigError
 
-        from cm2.report import ReportConfig, write_report
+        if verdicts is not None:
+            settings = {"policy": policy, "checklists": checklists, "format": format, "folder": folder, "seed": seed}
+            settings |= {} if dialogues is None else {"dialogues": dialogues}
+            _diagnose({"logs": source, "verdicts": verdicts, "outputs": outputs or [], **settings}, as_json)
+            return
+        if policy is not None or checklists is not None or folder:
+            raise ConfigError("there are no verdicts to report on", fix="judge first, and name the store: --verdicts")
+        if outputs is None or len(outputs) != 1 or outputs[0].endswith((".md", ".json", ".parquet")):
+            raise ConfigError("the report of a run is one HTML file", fix="add -o FILE.html; for logs add --verdicts")
+        _run(source, outputs[0], 24 if dialogues is None else dialogues, as_json)
 
-        summary = write_report(ReportConfig(run=run, output=output, dialogues=dialogues))
-        shown = f"{summary.dialogues} of {summary.dialogues_available} tasks side by side"
-        notes = [
-            summary.headline,
-            f"{summary.output}: {summary.bytes / 1e6:.2f} MB, {summary.evaluations} evaluations, "
-            f"{summary.trainings} trainings, {shown}",
-            *summary.absent,
-            *summary.problems[:SHOWN],
-        ]
-        if len(summary.problems) > SHOWN:
-            notes.append(f"… and {len(summary.problems) - SHOWN} more lines that do not read")
-        emit(msgspec.to_builtins(summary), as_json, [Text(note) for note in notes])
+
+def _diagnose(settings: dict[str, Any], as_json: bool) -> None:
+    from rich.text import Text
+
+    from cm2.report import DiagnosisConfig, write_diagnosis
+    from cm2.report.diagnosis_terminal import terminal
+
+    found = write_diagnosis(DiagnosisConfig(**settings), progress=lambda judged: track(judged, "reading"))
+    notes = [Text(f"written: {name}") for name in found.outputs]
+    emit(found.as_json(), as_json, None if as_json else [*terminal(found.diagnosis), *notes])
+
+
+def _run(source: str, output: str, dialogues: int, as_json: bool) -> None:
+    import msgspec
+    from rich.text import Text
+
+    from cm2.report import ReportConfig, write_report
+
+    summary = write_report(ReportConfig(run=source, output=output, dialogues=dialogues))
+    shown = f"{summary.dialogues} of {summary.dialogues_available} tasks side by side"
+    notes = [
+        summary.headline,
+        f"{summary.output}: {summary.bytes / 1e6:.2f} MB, {summary.evaluations} evaluations, "
+        f"{summary.trainings} trainings, {shown}",
+        *summary.absent,
+        *summary.problems[:SHOWN],
+    ]
+    if len(summary.problems) > SHOWN:
+        notes.append(f"… and {len(summary.problems) - SHOWN} more lines that do not read")
+    emit(msgspec.to_builtins(summary), as_json, [Text(note) for note in notes])

@@ -7,7 +7,10 @@ the reward R of the rollout, whether everything was satisfied. Three rules keep 
 - a checklist in which nothing is scored leaves the average over the turn's checklists;
 - a turn in which nothing is scored leaves R: its numerator and the count of turns that R is divided by.
 
-A turn that was never reached is no such case: nothing was done there, so every item of it is a no and it counts 0.
+An item for which there was no occasion leaves in the same way, and what depends on it does not wait for it. A turn that
+was never reached is no such case: nothing was done there, so every item of it is a no and it counts 0.
+
+Checklists about the whole dialogue (`cm2.verdict.WHOLE`) diagnose; no reward is made of them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from cm2.checklist import Checklist
 from cm2.credit.config import Reading
 from cm2.credit.satisfaction import Bools, Floats, dependencies, earned, latch, scored, tally
 from cm2.errors import DataError, Where
-from cm2.verdict import Verdict
+from cm2.verdict import WHOLE, Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,13 +165,15 @@ def score(
 
 
 def fitting(checklists: Iterable[Checklist], reference_turns: int) -> list[Checklist]:
-    """The checklists by turn and variant, once it is sure that they can be scored on a reference of so many turns.
+    """The checklists by turn and variant, those about the whole dialogue left out, once it is sure that they can be
+    scored on a reference of so many turns.
 
     Raises:
         DataError: one is about a turn that the reference does not have, two are of one turn and variant, or the items
             of one do not fit together.
     """
-    ordered = sorted(checklists, key=lambda checklist: (checklist.turn, checklist.variant))
+    of_turns = (checklist for checklist in checklists if checklist.turn != WHOLE)
+    ordered = sorted(of_turns, key=lambda checklist: (checklist.turn, checklist.variant))
     for before, checklist in zip([None, *ordered], ordered, strict=False):
         where = Where(turn=checklist.turn)
         if not 0 <= checklist.turn < reference_turns:
@@ -184,7 +189,12 @@ def fitting(checklists: Iterable[Checklist], reference_turns: int) -> list[Check
 def ledger(checklist: Checklist, verdicts: Iterable[Verdict], steps: int, reading: Reading = "gated") -> Ledger:
     """One checklist's account of the turn it is about, in which the rollout took so many steps (0: never reached)."""
     depends = dependencies(checklist)
+    verdicts = list(verdicts)
     met = tally(checklist, verdicts, steps)
+    applies = {v.item for v in verdicts if v.applies and (v.turn, v.variant) == (checklist.turn, checklist.variant)}
+    absent = {verdict.item for verdict in verdicts if not verdict.applies} - applies
+    if absent:
+        depends = depends & np.array([item.id not in absent for item in checklist.items])
     return Ledger(
         ids=tuple(item.id for item in checklist.items),
         weights=np.array([item.weight for item in checklist.items], dtype=float),

@@ -58,7 +58,7 @@ def sizes(row: Reading, limits: Limits, found: Findings) -> None:
             if len(text) > limits.text:
                 message = f"{len(text):,} characters; at most {limits.text:,} make a message"
                 found.reject("limit", message, f"messages[{index}].content")
-    if len(row.answers) > limits.odd_depth and row.answers.count("{") + row.answers.count("[") > limits.odd_depth:
+    if len(row.marks) > limits.odd_depth and row.marks.count(b"{") + row.marks.count(b"[") > limits.odd_depth:
         for index in row.layout.tool:
             text = row.texts[index]
             if text.count("{") + text.count("[") > limits.odd_depth:
@@ -91,7 +91,7 @@ def oddities(row: Reading, found: Findings) -> None:
             found.flag("duplicate_argument_keys", message, call.path("arguments"))
     if b"|" in row.marks and "<|" in row.said:
         _mark("template_tokens", _TEMPLATE, row, found)
-    if row.marks.strip(b"<|"):
+    if row.marks.strip(b"<|[{"):
         _mark("control_characters", _ODD, row, found)
     elif not row.said.isascii():
         if any(odd in row.said for odd in _WIDE):

@@ -19,7 +19,7 @@ from cm2.formats.jsonlines import encode, parse
 
 _LETTERS = {"system": "s", "developer": "s", "user": "u", "assistant": "a", "tool": "t", "function": "t"}
 CONTROL = bytes((*range(9), 11, 12, *range(14, 32), 127))
-_PLAIN = bytes(set(range(256)) - set(CONTROL) - set(b"|<"))
+_PLAIN = bytes(set(range(256)) - set(CONTROL) - set(b"|<[{"))
 _decode = msgspec.json.Decoder().decode
 
 
@@ -54,6 +54,8 @@ class Layout(msgspec.Struct, frozen=True):
     """Indexes of the tool messages."""
     foreign: tuple[int, ...]
     """Indexes of other messages that call tools."""
+    responses: tuple[int, ...]
+    """How many tool messages follow each caller, empty where one follows anything else."""
 
 
 @lru_cache(maxsize=4096)
@@ -61,7 +63,10 @@ def _layout(shape: str) -> Layout:
     def at(letters: str) -> tuple[int, ...]:
         return tuple(index for index, letter in enumerate(shape) if letter in letters)
 
-    return Layout(at("ac"), at("c"), at("a"), at("t"), at("?"))
+    callers, tool = at("c"), at("t")
+    after = [shape[index + 1 :] for index in callers]
+    responses = tuple(len(rest) - len(rest.lstrip("t")) for rest in after)
+    return Layout(at("ac"), callers, at("a"), tool, at("?"), responses if sum(responses) == len(tool) else ())
 
 
 class Reading(msgspec.Struct, gc=False):
@@ -81,7 +86,7 @@ class Reading(msgspec.Struct, gc=False):
     said: str
     """All texts, one after the other."""
     marks: bytes
-    """All control characters, bars and opening angle brackets in them: where there are none, much need not be asked."""
+    """All control characters, bars and opening brackets but ( in them: where there are none, much need not be asked."""
     ends: list[int]
     """Where the first closing think tag stands in each assistant message that starts with an opening one, else -1."""
     plain: bool
@@ -114,10 +119,17 @@ def read(data: Data, found: Findings) -> Reading:
     brackets = marks.count(b"<")
     ends = []
     if brackets:
-        ends = [texts[at].find(CLOSE) if texts[at].startswith(OPEN) else -1 for at in layout.agent]
+        ends = [_end(texts[at]) if texts[at].startswith(OPEN) else -1 for at in layout.agent]
     plain = brackets == 2 * len(ends) and -1 not in ends
     answers = "\n".join([texts[index] for index in layout.tool])
     return Reading(messages, shape, layout, texts, calls, asked, broken, said, marks, ends, plain, answers)
+
+
+def _end(text: str) -> int:
+    """Where the first closing tag stands in a text that starts with an opening one. The next bracket is mostly it, and
+    one letter is found much faster than a word."""
+    bracket = text.find("<", len(OPEN))
+    return bracket if text.startswith(CLOSE, bracket) else text.find(CLOSE)
 
 
 def _calls(message: Message, at: int) -> list[Call]:

@@ -77,9 +77,13 @@ def role_order(row: Reading, tools: Tools, profile: Profile, found: Findings) ->
 
 def call_response_match(row: Reading, tools: Tools, profile: Profile, found: Findings) -> None:
     """Rule 3: as many responses as calls. An id that fits no call is flagged: the position still tells."""
-    rule, shape = "tool_call_response_match", row.shape
+    rule, shape, messages = "tool_call_response_match", row.shape, row.messages
+    if row.layout.responses == tuple(map(len, row.calls)):
+        asked = [call.id for call in row.asked]
+        answered = [messages[index].tool_call_id for index in row.layout.tool]
+        if len(set(asked)) == len(asked) and (answered == asked or answered.count(None) == len(answered)):
+            return
     seen: set[str | int] = set()
-    messages = row.messages
     for calls in row.calls:
         at, count = calls[0].message, len(calls)
         end = at + 1 + count

@@ -9,22 +9,20 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable
 
-_WORD = (1 << 64) - 1
-
 
 class Seen:
     """A growing set that only answers whether its argument came before."""
 
     def __init__(self) -> None:
-        self._table = array("Q", bytes(8 << 10))
+        self._table = array("q", bytes(8 << 10))
         self._mask = len(self._table) - 1
         self._count = 0
 
     def before(self, thing: Hashable) -> bool:
         """Whether this came before; from now on it did."""
-        key = (hash((thing,)) & _WORD) or 1  # 0 marks a free place; a tuple's hash is well mixed, a number's is not
+        key = hash((thing,)) or 1  # 0 marks a free place; a tuple's hash is well mixed, a number's is not
         table, mask = self._table, self._mask
-        place = (key ^ key >> 32) & mask
+        place = key & mask
         while (there := table[place]) != key:
             if not there:
                 break
@@ -39,14 +37,14 @@ class Seen:
 
     def _place(self, key: int) -> int:
         table, mask = self._table, self._mask
-        place = (key ^ key >> 32) & mask
+        place = key & mask
         while table[place] not in (0, key):
             place = place + 1 & mask
         return place
 
     def _grow(self) -> None:
         old = self._table
-        self._table = array("Q", bytes(32 * len(old)))  # four times as many places
+        self._table = array("q", bytes(32 * len(old)))  # four times as many places
         self._mask = len(self._table) - 1
         for key in old:
             if key:

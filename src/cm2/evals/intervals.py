@@ -13,6 +13,11 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 4000
+FLIPS = 9999
+BATCH = 1000
+"""Resamples that are in memory at once."""
+LARGE = 1000
+"""So many tasks make a mean normal; resampling them would only take memory."""
 
 
 class Interval(msgspec.Struct):
@@ -50,7 +55,7 @@ def interval(values: list[float]) -> Interval | None:
     if set(values) <= {0.0, 1.0}:
         found = stats.binomtest(int(data.sum()), len(data)).proportion_ci(LEVEL, method="wilson")
         return Interval(mean, float(found.low), float(found.high), len(data))
-    low, high = _bootstrap(data)
+    low, high = bootstrap(data)
     return Interval(mean, low, high, len(data))
 
 
@@ -60,24 +65,47 @@ def difference(before: dict[str, float], after: dict[str, float]) -> Difference 
     if not shared:
         return None
     a, b = (np.array([one[id] for id in shared]) for one in (before, after))
-    low, high = _bootstrap(b - a)
-    p = 1.0
-    if len(shared) > 1 and bool((a != b).any()):
-        test = stats.permutation_test(
-            (b - a,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(0)
-        )
-        p = float(test.pvalue)
-    return Difference(float(a.mean()), float(b.mean()), float((b - a).mean()), low, high, p, len(shared))
+    low, high = bootstrap(b - a)
+    return Difference(float(a.mean()), float(b.mean()), float((b - a).mean()), low, high, sign_flips(b - a), len(a))
 
 
-def _bootstrap(data: np.ndarray) -> tuple[float, float]:
+def sign_flips(differences: np.ndarray) -> float:
+    """Two-sided p of the test that flips signs: were the two agents the same, each difference were as likely with the
+    other sign. All patterns where few tasks differ, FLIPS drawn ones where more do, the normal limit beyond LARGE.
+
+    What is 0 stays 0 whatever its sign, so only the differences that are not count.
+    """
+    moved = differences[np.abs(differences) > 1e-12]
+    if len(moved) < 2:  # one difference is as likely either way
+        return 1.0
+    if len(moved) > LARGE:
+        z = abs(moved.sum()) / np.sqrt((moved**2).sum())
+        return float(2 * stats.norm.sf(z))
+    test = stats.permutation_test(
+        (moved,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=FLIPS,
+        batch=BATCH,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
+
+
+def bootstrap(data: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a mean: percentiles of resampled tasks, the t interval beyond LARGE, where they agree."""
     if len(data) < 2 or bool((data == data[0]).all()):
         return float(data.mean()), float(data.mean())
+    if len(data) > LARGE:
+        low, high = stats.t.interval(LEVEL, len(data) - 1, data.mean(), stats.sem(data))
+        return float(low), float(high)
     found = stats.bootstrap(
         (data,),
         np.mean,
         confidence_level=LEVEL,
         n_resamples=RESAMPLES,
+        batch=BATCH,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval

@@ -126,25 +126,20 @@ def _named(value: Any) -> str:
 
 def _checked(rows: Iterator[Row], file: str) -> Iterator[Row]:
     """The same rows; the file is refused while it has shown nothing but lines that are no JSON."""
-    held: list[Row] | None = []
-    count = 0
+    held: list[Row] = []
     for row in rows:
-        count += 1
-        array = count == 1 and (row.raw or "").lstrip().startswith("[")
-        if held is None:
-            yield row
-        elif row.error is None or (row.error.startswith(NO_OBJECT) and not array):
+        array = not held and (row.raw or "").lstrip().startswith("[")
+        if row.error is None or (row.error.startswith(NO_OBJECT) and not array):
             yield from held
-            held = None
             yield row
-        else:
-            held.append(row)
-            if len(held) >= LOOKS_WRONG or (array and not row.error.startswith(NO_OBJECT)):
-                raise _wrong_file(held, file)
+            yield from rows
+            return
+        held.append(row)
+        if len(held) >= LOOKS_WRONG or (array and not row.error.startswith(NO_OBJECT)):
+            raise _wrong_file(held, file)
     if held:
         raise _wrong_file(held, file)
-    if not count:
-        raise DataError("the file has no rows, only blank lines", where=Where(file=file))
+    raise DataError("the file has no rows, only blank lines", where=Where(file=file))
 
 
 def _wrong_file(rows: list[Row], file: str) -> DataError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -161,9 +162,14 @@ def _read_checklist(value: Any, where: Where) -> Checklist:
     return _convert(value, Checklist, where)
 
 
+@cache
+def _names(type: Any) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(type))
+
+
 def _convert(value: Any, type: Any, where: Where) -> Any:
     if isinstance(value, dict):
-        names = {field.encode_name for field in msgspec.structs.fields(type)}
+        names = _names(type)
         for key in value:
             if key not in names:
                 fix = f"the keys are {', '.join(sorted(names))}"

@@ -98,7 +98,7 @@ class Aside:
         self._kept.clear()
 
     def _more(self, dialogue: Dialogue, turn: int, checklist: Checklist) -> tuple[Checklist, dict[str, Canary]]:
-        if turn >= len(dialogue.turns):
+        if not 0 <= turn < len(dialogue.turns):
             return checklist, {}
         made: list[Canary] = []
         if self.pool is not None:

@@ -14,9 +14,9 @@ import msgspec
 from cm2.checklist import Checklist, Item
 from cm2.dialogue import Dialogue
 from cm2.judge.classifier import Classifier, Guess
-from cm2.judge.judge import AsyncJudge, OnDoor
+from cm2.judge.judge import AsyncJudge, OnDoor, about, in_order, judge_dialogue, needs_end
 from cm2.judge.question import Counts
-from cm2.verdict import Verdict
+from cm2.verdict import WHOLE, Verdict
 
 
 class Saved(msgspec.Struct):
@@ -37,6 +37,18 @@ class Saved(msgspec.Struct):
     def agreement(self) -> float | None:
         """agreed / compared."""
         return self.agreed / self.compared if self.compared else None
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the classifier makes of a checklist."""
+
+    checklist: Checklist
+    guesses: list[tuple[Item, Guess]]
+    audited: set[str]
+    """Items that it is sure of and that are asked about all the same."""
+    settled: list[Verdict]
+    asked: bool
+    """Whether the other judge is needed."""
 
 
 class CascadeJudge(OnDoor):
@@ -68,26 +80,53 @@ class CascadeJudge(OnDoor):
     ) -> list[Verdict]:
         if turn >= len(dialogue.turns):
             return []
-        said = {verdict.item for verdict in known}
+        if turn == WHOLE:  # it was fitted to turns
+            return await self.inner.judge_async(dialogue, turn, checklist, since, known, again)
+        look = self._look(dialogue, checklist, known)
+        found: list[Verdict] = []
+        if look.asked:
+            found = await self.inner.judge_async(dialogue, turn, checklist, since, [*known, *look.settled], again)
+        return self._closed(look, found, since)
+
+    @property
+    def needs_end(self) -> bool:
+        """Of the inner judge."""
+        return needs_end(self.inner)
+
+    async def _judge_dialogue(
+        self, dialogue: Dialogue, checklists: Sequence[Checklist], known: Sequence[Verdict], again: int
+    ) -> list[list[Verdict]]:
+        looks = [self._look(dialogue, each, about(known, each)) for each in checklists]
+        both = [*known, *(verdict for look in looks for verdict in look.settled)]
+        found: list[list[Verdict]] = [[] for _ in checklists]
+        if any(look.asked for look in looks):
+            found = await judge_dialogue(self.inner, dialogue, checklists, both, again)
+        return [self._closed(look, verdicts, 0) for look, verdicts in zip(looks, found, strict=True)]
+
+    def _look(self, dialogue: Dialogue, checklist: Checklist, known: Sequence[Verdict]) -> Look:
+        """What the local model says of a turn; nothing of a whole dialogue: it was fitted to turns."""
+        turn, said = checklist.turn, {verdict.item for verdict in known}
         ids = [item.id for item in checklist.items]
         # Twins cannot be told apart in what is stored: the other judge says what becomes of them.
         open_ = [item for item in checklist.items if item.id not in said and ids.count(item.id) == 1]
-        guesses = self.classifier.guess(open_, dialogue, turn)
-        both = list(zip(open_, guesses, strict=True))
+        if not 0 <= turn < len(dialogue.turns):
+            return Look(checklist, [], set(), [], turn == WHOLE and any(id not in said for id in ids))
+        both = list(zip(open_, self.classifier.guess(open_, dialogue, turn), strict=True))
         audited = {item.id for item, guess in both if guess.decided and self._audits(dialogue, turn, item)}
         sure = [(item, guess) for item, guess in both if guess.decided and item.id not in audited]
         settled = [verdict for item, guess in sure for verdict in _verdicts(dialogue, turn, checklist, item, guess)]
         rest = said | {item.id for item, _ in sure}
         asked = any(item.id not in rest for item in checklist.items)
-        found = [verdict for verdict in settled if verdict.step >= since]
-        if asked:
-            found += await self.inner.judge_async(dialogue, turn, checklist, since, [*known, *settled], again)
         self._count(len(open_), len(sure), asked)
-        for item, guess in both:
-            if item.id in audited:
+        return Look(checklist, both, audited, settled, asked)
+
+    def _closed(self, look: Look, asked: list[Verdict], since: int) -> list[Verdict]:
+        """What was settled and what was asked about, in order; audited items are compared."""
+        found = [*(verdict for verdict in look.settled if verdict.step >= since), *asked]
+        for item, guess in look.guesses:
+            if item.id in look.audited:
                 self._compare(guess, [verdict for verdict in found if verdict.item == item.id], since)
-        place = {item.id: number for number, item in enumerate(checklist.items)}
-        return sorted(found, key=lambda verdict: (verdict.step, place[verdict.item]))
+        return in_order(found, look.checklist)
 
     def _audits(self, dialogue: Dialogue, turn: int, item: Item) -> bool:
         from cm2.judge.aside import drawn

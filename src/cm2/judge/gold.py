@@ -17,7 +17,7 @@ from cm2.checklist import Checklist
 from cm2.credit import Score, score
 from cm2.credit.config import Reading
 from cm2.dialogue import Dialogue
-from cm2.judge.judge import Judge
+from cm2.judge.judge import Judge, judge_dialogue
 from cm2.llm import flow
 from cm2.verdict import Verdict
 
@@ -76,11 +76,9 @@ def second_opinions(rollouts: Sequence[Judged], judge: Judge, reading: Reading =
         return [_compare(rollout, _again(rollout, judge), reading) for rollout in rollouts]
 
     async def again(rollout: Judged) -> list[Verdict]:
-        found: list[Verdict] = []
-        for checklist in _reached(rollout):
-            asked: Any = judge
-            found += await asked.judge_async(rollout.dialogue, checklist.turn, checklist)
-        return found
+        asked: Any = judge
+        found = await judge_dialogue(asked, rollout.dialogue, _reached(rollout))
+        return [verdict for verdicts in found for verdict in verdicts]
 
     return [_compare(rollout, found, reading) for rollout, found in flow.ordered(rollouts, again, WIDTH)]
 

@@ -11,7 +11,8 @@ from typing import cast
 import msgspec
 
 from cm2.checklist import Checklist, Task
-from cm2.judge.judge import AsyncJudge
+from cm2.judge.judge import AsyncJudge, judge_dialogue, needs_end
+from cm2.judge.occasion import states_of
 from cm2.judge.stored import Key, Line, Stored
 from cm2.judge.summary import Found
 from cm2.verdict import Verdict
@@ -36,6 +37,7 @@ class Judged(msgspec.Struct):
 async def judge_turn(job: Job, checklist: Checklist, judge: AsyncJudge, stored: Stored) -> Judged:
     """The verdicts of a turn; nobody is asked about what the store holds."""
     lines = _lines(job, checklist, stored)
+    steps = states_of(job.task.dialogue, checklist.turn)
     tries = max((line.tries for row in lines.values() for line in row if line is not None and line.failed), default=0)
     known: list[Verdict] = []
     if all(line is not None and not line.failed for row in lines.values() for line in row):
@@ -45,10 +47,43 @@ async def judge_turn(job: Job, checklist: Checklist, judge: AsyncJudge, stored: 
             if all(line is not None and line.met is not None for line in row):
                 known += [
                     Verdict(job.task.dialogue.id, checklist.turn, step, id, cast(Line, line).met, checklist.variant)
-                    for step, line in enumerate(row)
+                    for step, line in zip(steps, row, strict=True)
                 ]
     verdicts = await judge.judge_async(job.task.dialogue, checklist.turn, checklist, 0, known, tries)
     return merged(job, checklist, stored, verdicts)
+
+
+async def judge_job(job: Job, judge: AsyncJudge, stored: Stored) -> list[Judged]:
+    """The verdicts of all turns, in the order of the checklists; nobody is asked about what the store holds.
+
+    A judge that needs dialogues that are over is asked about all turns at once, without what is decided already.
+    """
+    if not needs_end(judge):
+        return [await judge_turn(job, checklist, judge, stored) for checklist in job.checklists]
+    known: list[Verdict] = []
+    tries, left = 0, False
+    for checklist in job.checklists:
+        lines = _lines(job, checklist, stored)
+        for row in lines.values():
+            tries = max([tries, *(line.tries for line in row if line is not None and line.failed)])
+            left = left or any(line is None or line.failed for line in row)
+        known += _decided(job, checklist, lines)
+    verdicts: list[list[Verdict]] = [[] for _ in job.checklists]
+    if left:
+        verdicts = await judge_dialogue(judge, job.task.dialogue, job.checklists, known, tries)
+    return [merged(job, each, stored, found) for each, found in zip(job.checklists, verdicts, strict=True)]
+
+
+def _decided(job: Job, checklist: Checklist, lines: dict[str, list[Line | None]]) -> list[Verdict]:
+    """What the store says of the items that it says something final of, after every step."""
+    dialogue = job.task.dialogue
+    steps = states_of(dialogue, checklist.turn)
+    return [
+        Verdict(dialogue.id, checklist.turn, step, id, cast(Line, line).met, checklist.variant)
+        for id, row in lines.items()
+        if all(line is not None and not line.failed for line in row)
+        for step, line in zip(steps, row, strict=True)
+    ]
 
 
 def merged(job: Job, checklist: Checklist, stored: Stored, verdicts: list[Verdict]) -> Judged:
@@ -61,22 +96,24 @@ def merged(job: Job, checklist: Checklist, stored: Stored, verdicts: list[Verdic
         line = lines[verdict.item][verdict.step]
         if line is None or line.failed:
             new.append(verdict)
-            said[verdict.item][verdict.step] = Found(verdict.met, verdict.why_unscored, verdict.failed)
+            said[verdict.item][verdict.step] = Found(verdict.met, verdict.why_unscored, verdict.failed, verdict.applies)
     return Judged(checklist, new, said)
 
 
 def _lines(job: Job, checklist: Checklist, stored: Stored) -> dict[str, list[Line | None]]:
-    """What the store says of each item after each step of the turn."""
+    """What the store says of each item in each state of the turn. The one state of a whole dialogue is its step -1,
+    which is also where a list has its last entry."""
     dialogue, turn = job.task.dialogue, checklist.turn
-    steps = len(dialogue.turns[turn].steps) if turn < len(dialogue.turns) else 0
+    steps = states_of(dialogue, turn)
     keys: list[Key] = [
-        (dialogue.id, job.rollout, checklist.variant, turn, step, item.id)
-        for item in checklist.items
-        for step in range(steps)
+        (dialogue.id, job.rollout, checklist.variant, turn, step, item.id) for item in checklist.items for step in steps
     ]
-    lines = stored.look(keys)
-    return {item.id: lines[at * steps : (at + 1) * steps] for at, item in enumerate(checklist.items)}
+    lines, count = stored.look(keys), len(steps)
+    return {item.id: lines[at * count : (at + 1) * count] for at, item in enumerate(checklist.items)}
 
 
 def _found(row: list[Line | None]) -> list[Found]:
-    return [Found(None, "not judged") if line is None else Found(line.met, line.kind, line.failed) for line in row]
+    return [
+        Found(None, "not judged") if line is None else Found(line.met, line.kind, line.failed, line.applies)
+        for line in row
+    ]

@@ -14,7 +14,7 @@ from cm2.checklist import Item
 from cm2.errors import ConfigError, Where
 
 Kind = Literal["checks", "llm", "hybrid", "vote", "classifier"]
-Schedule = Literal["turn", "step", "item", "published"]
+Schedule = Literal["turn", "dialogue", "step", "item", "published"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 PUBLISHED_SAMPLING: dict[str, Any] = {"temperature": 0.6, "top_p": 0.8}
@@ -30,9 +30,21 @@ class Judging(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     item. hybrid: checks where an item has one, the model for the rest. vote: the majority of several judgements.
     classifier: a local model where it is sure, the language model elsewhere."""
     schedule: Schedule = "turn"
-    """turn: one call asks of all open items of a turn after which step each first holds. step: one call a step, about
-    the items that are still open. item: one call an item and step. published: the scheme of the paper, which is `item`
-    with the item in front of the history, for comparison; see `PUBLISHED_SAMPLING`."""
+    """turn: one call asks of all open items of a turn after which step each first holds. dialogue: one call asks that
+    of the items of all turns, and of those about the whole dialogue; for dialogues that are over, not for rollouts,
+    which must know after each turn. step: one call a step, about the items that are still open. item: one call an item
+    and step. published: the scheme of the paper, which is `item` with the item in front of the history, for comparison;
+    see `PUBLISHED_SAMPLING`."""
+    items: Literal["first", "last"] = "first"
+    """dialogue: whether the items of the task stand before the record or behind it. first: the runs of one task begin
+    alike, so a prefix cache has the items for every run but the first. last: questions of several checklists about one
+    run begin alike; for logs that are judged again by another policy."""
+    at_once: Count = 40
+    """dialogue: items of one question. Lower it for models that lose count of long lists or whose answers are cut off
+    (an entry is some 60 tokens); a dialogue with more items has several questions."""
+    span: Count = 60_000
+    """dialogue: characters of the turns that one question judges. Lower it for models that overlook things in long
+    records; a longer dialogue has several questions, each about some turns, with everything before them in sight."""
     isolate: Literal["none", "subjective"] = "none"
     """subjective: an item that is a matter of taste has a call of its own, so that its neighbours do not colour it (the
     one effect of asking together that was ever measured). Costs a call for each of them."""
@@ -70,6 +82,8 @@ class Judging(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         for name, known in (("kind", KINDS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"there is no {name} {getattr(self, name)!r}", fix=f"use {', '.join(known)}")
+        if self.items not in ("first", "last"):
+            raise ConfigError(f"items cannot stand {self.items!r}", fix="use first or last")
         if self.isolate not in ("none", "subjective"):
             raise ConfigError(f"there is nothing {self.isolate!r} to isolate", fix="use none or subjective")
         if self.quorum is not None and self.quorum > self.votes:
@@ -87,6 +101,20 @@ class Judging(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         """Whether a language model is asked."""
         return self.kind != "checks"
 
+    @property
+    def by_checks(self) -> bool:
+        """Whether items with a check are decided by it."""
+        return self.kind in ("checks", "hybrid") or (self.kind in ("vote", "classifier") and self.checks)
+
+    def during(self) -> None:
+        """Make sure that a judge of these settings can tell after each turn what became of it, as a rollout needs.
+
+        Raises:
+            ConfigError: it is one for dialogues that are over.
+        """
+        if self.asks and self.schedule == "dialogue":
+            raise not_during()
+
     @cached_property
     def _taste(self) -> re.Pattern[str]:
         return re.compile(self.subjective_words, re.IGNORECASE)
@@ -96,6 +124,14 @@ class Judging(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         if self.isolate == "none":
             return False
         return item.kind in self.subjective_kinds or self._taste.search(item.question) is not None
+
+
+def not_during() -> ConfigError:
+    """That a schedule cannot judge what goes on."""
+    return ConfigError(
+        "the schedule `dialogue` judges dialogues that are over, and a rollout must know after each turn",
+        fix="use the schedule `turn` (the default) here",
+    )
 
 
 def load_judging(path: str | None = None, **flags: Any) -> Judging:

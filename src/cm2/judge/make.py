@@ -51,7 +51,7 @@ def make_judge(config: Judging | None = None, models: Asker | Sequence[Asker] | 
             from cm2.judge.cascade import CascadeJudge
 
             made = CascadeJudge(made, cast(str, config.classifier), audit=config.audit)
-    if config.kind == "hybrid" or (config.kind in ("vote", "classifier") and config.checks):
+    if config.by_checks:
         made = HybridJudge(made)
     made.identity = identity(config, askers)  # type: ignore[attr-defined]
     return made
@@ -72,7 +72,7 @@ def identity(config: Judging, askers: Sequence[Any]) -> str:
 
 
 def _form(config: Judging) -> Any:
-    return form("turn" if config.schedule == "turn" else "published" if config.schedule == "published" else "step")
+    return form("step" if config.schedule == "item" else config.schedule)
 
 
 def _model(asker: Any) -> dict[str, Any]:

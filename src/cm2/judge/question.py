@@ -15,15 +15,17 @@ import msgspec
 from cm2.checklist import Item
 from cm2.errors import Where
 from cm2.judge.form import Form
+from cm2.judge.placed import DialogueView
 from cm2.judge.quote import find_quote, part_text
 from cm2.judge.view import View, has_part
 from cm2.llm import Answer, Asker, ModelError, ProviderError, Request
 from cm2.llm.fence import neutral
-from cm2.verdict import Pointer, unscored
+from cm2.verdict import WHOLE, Pointer, unscored
 
 NO_ENTRY = "no verdict was given"
 TWO_ENTRIES = "more than one verdict was given"
 NO_SUCH_STEP = "a step was named that the turn does not have"
+ELSEWHERE = "a step of another turn was named"
 NO_VALUE = "the value is not one that is allowed"
 VOID_QUOTE = "the quote does not stand where it must"
 NO_ANSWER = "no valid answer"
@@ -32,6 +34,8 @@ _MEND = {
     NO_ENTRY: "Your last answer had no entry for this item.",
     TWO_ENTRIES: "Your last answer had several entries for this item; give one.",
     NO_SUCH_STEP: "Your last answer named a step that the turn does not have.",
+    ELSEWHERE: "Your last answer named a turn and step at which this item cannot hold: an item holds at steps of its "
+    "own turn only, and only at steps that the record shows.",
     NO_VALUE: "Your last answer had a value that is not allowed.",
     VOID_QUOTE: "You said that it holds, but your quote does not stand in what the item looks at, in the judged turn "
     "and no later than the step you named. Copy a passage that does, or decide that it does not hold.",
@@ -80,6 +84,8 @@ class Question(msgspec.Struct, frozen=True):
     form: Form
     view: View
     items: list[Item]
+    listed: tuple[Item, ...] = ()
+    """Items that stand in front of the record, those that are asked about among them; see `cm2.judge.form`."""
     sample: int = 0
     """Which independent judgement."""
     draw: int = 0
@@ -93,23 +99,30 @@ class Question(msgspec.Struct, frozen=True):
         view = self.view
         return Request(
             role="judge",
-            messages=self.form.messages(view, items, problems),
+            messages=self.form.messages(view, items, problems, self.listed),
             schema=self.form.schema,
             prompt=self.form.prompt.id,
             affinity=view.dialogue.id,
             sample=self.sample + DRAWS * self.draw,
             stage=f"{self.stage}, asked again" if problems else self.stage,
-            where=Where(dialogue=view.dialogue.id, turn=view.turn, step=None if self.form.by_turn else view.upto),
+            where=self._where,
             planned={"verdicts": [self._planned(item) for item in items]},
         )
 
+    @property
+    def _where(self) -> Where:
+        view = self.view
+        if self.form.by_dialogue:
+            return Where(dialogue=view.dialogue.id)
+        return Where(dialogue=view.dialogue.id, turn=view.turn, step=None if self.form.by_turn else view.upto)
+
     def _planned(self, item: Item) -> dict[str, Any]:
         step = next((s for s, one in enumerate(self.view.steps) if has_part(one, item.focus_on)), None)
-        holds = item.id in self.needed and step is not None and not self.form.by_turn
-        decision = None if self.form.by_turn else holds
+        one_state = self.form.decisions == ("holds",)
+        decision = item.id in self.needed and step is not None if one_state else None
         reason = "One sentence of some twenty words stands here in an answer, on what it was that decided this item."
         quote = part_text(self.view.steps[step], item.focus_on)[:SHOWN] if step is not None else ""
-        return {"id": item.id, "reason": reason, self.form.decision: decision, "quote": quote}
+        return {"id": item.id, "reason": reason, **dict.fromkeys(self.form.decisions, decision), "quote": quote}
 
 
 SHOWN = 80
@@ -173,27 +186,51 @@ def read(answer: Answer, question: Question, items: list[Item]) -> tuple[dict[st
 
 def _read_entry(entry: dict[str, Any], question: Question, item: Item, answer: Answer) -> Said | str:
     """What the entry says, or what is wrong with it."""
-    view, value = question.view, entry[question.form.decision]
+    view, nonce = question.view, question.view.fence.nonce
     judge = f"{answer.model} {question.form.prompt.id}".strip()
     reason = " ".join(str(entry["reason"]).split())
-    if question.form.by_turn:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if value is not None and type(value) is not int:
-            return NO_VALUE
-        if value is not None and not 0 <= value <= view.upto:
-            return NO_SUCH_STEP
-        first = value
-    else:
-        if type(value) is not bool:
-            return NO_VALUE
-        first = view.upto if value else None
+    first = _first(entry, question.form, view, item)
+    if isinstance(first, str):
+        return first
+    quote = str(entry["quote"])
+    whole = question.form.name == "whole" or getattr(item, "turn", None) == WHOLE
+    pointer = None
+    if first is not None or (whole and quote.strip()):  # of a whole dialogue a no may quote the breach
+        places = view.places(item, first)
+        steps = [view.dialogue.turns[turn].steps[step] for turn, step in places]
+        pointer = find_quote(quote, item, steps, view.turn, nonce)
+        if pointer is not None:
+            pointer = Pointer(*places[pointer.step], pointer.part, pointer.snippet)
+    evidence = () if pointer is None else (pointer,)
     if first is None:
-        return Said(False, reason=reason, judge=judge)
-    pointer = find_quote(str(entry["quote"]), item, view.steps[: first + 1], view.turn, view.fence.nonce)
+        return Said(False, reason=reason, judge=judge, evidence=evidence)
     if pointer is None:
         return VOID_QUOTE
-    return Said(True, first, reason, (pointer,), judge)
+    return Said(True, first, reason, evidence, judge)
+
+
+def _first(entry: dict[str, Any], form: Form, view: View, item: Item) -> int | str | None:
+    """From which step on the entry says that the item holds, None for never, or what is wrong with the entry."""
+    values = [_integer(entry[name]) for name in form.decisions]
+    if form.decisions == ("holds",):
+        if type(values[0]) is not bool:
+            return NO_VALUE
+        return view.upto if values[0] else None
+    if values[-1] is None and form.by_dialogue and (values[0] is None or type(values[0]) is int):
+        return None  # "never" may still say in which turn
+    if values == [None]:
+        return None
+    if any(type(value) is not int for value in values):
+        return NO_VALUE
+    if isinstance(view, DialogueView):
+        place = view.first(item, *values)
+        return ELSEWHERE if place is None else place
+    return values[0] if 0 <= values[0] <= view.upto else NO_SUCH_STEP
+
+
+def _integer(value: Any) -> Any:
+    """2.0 as 2: some models write integers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _share(spent: dict[str, float], items: list[Item], cost: float, counts: Counts) -> None:

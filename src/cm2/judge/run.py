@@ -1,4 +1,4 @@
-"""Judging a file: every dialogue by its own checklists or by those of another file, into an append-only store.
+"""Judging a file: every dialogue by its own checklists, those of another file or a policy, into an append-only store.
 
 The store holds one verdict a line and item and step. What it holds is not judged again, but for what a model or its
 provider failed to decide: that is tried again, as a new draw, and of several lines with one key the last one counts.
@@ -27,7 +27,7 @@ from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
 from cm2.formats.jsonlines import parse
 from cm2.formats.store import Store
-from cm2.judge.job import Job, Judged, judge_turn, merged
+from cm2.judge.job import Job, Judged, judge_job, merged
 from cm2.judge.judge import AsyncJudge, Judge
 from cm2.judge.judging import Judging
 from cm2.judge.make import make_judge
@@ -36,6 +36,7 @@ from cm2.judge.stored import Stored
 from cm2.judge.summary import Summary, Tally
 from cm2.llm.flow import ordered
 from cm2.llm.request import Asker
+from cm2.policy import Policy, load_policy
 from cm2.verdict import Verdict
 
 __all__ = ["JudgeConfig", "Summary", "Tally", "claim", "fingerprint", "judge_file"]
@@ -53,6 +54,8 @@ class JudgeConfig(msgspec.Struct):
     """The store of verdicts (JSONL). The same command goes on where a killed one stopped."""
     checklists: str | None = None
     """Where the checklists are, when not on the rows of `input`: the same dialogue ids, turns line up by index."""
+    policy: str | None = None
+    """A policy (YAML) to judge by: its duties, in place of any checklists."""
     format: str = "auto"
     """The format of `input` and `checklists`, when it cannot be told from the rows."""
     concurrency: int = 16
@@ -85,37 +88,60 @@ def judge_file(
         BudgetReached: there is no money left; what was judged is kept.
     """
     judge = judge or make_judge(config.judging, asker)
-    for path in (config.input, config.checklists):
+    if config.policy is not None and config.checklists is not None:
+        raise ConfigError("a policy takes the place of checklists", fix="give --policy or --checklists, not both")
+    for path in (config.input, config.checklists, config.policy):
         if path is not None and os.path.realpath(path) == os.path.realpath(config.output):
             raise ConfigError("input and output are the same file", fix="give -o another name")
-    summary = Summary()
+    summary = Summary(by_policy=config.policy is not None)
     before = Counts()
     before.add(getattr(judge, "counts", Counts()))
     lent = _lent(config) if config.checklists is not None else None
+    policy = load_policy(config.policy) if config.policy is not None else None
     source = _fingerprints(config)
+    if policy is not None:
+        source["policy"] = policy.fingerprint
     if identity := getattr(judge, "identity", getattr(judge, "name", type(judge).__name__)):
         source["judge"] = identity
     claim(config.output, source, note=False)
+    jobs = _jobs(config, policy if lent is None else lent, summary, progress)
     stored = Stored()
     if dry:
         _read(config.output, stored)
-        _run(config, judge, summary, stored, _jobs(config, lent, summary, progress), lambda verdict: None)
+        _run(
+            config,
+            judge,
+            summary,
+            stored,
+            jobs,
+            lambda verdict: None,
+        )
     else:
         with Store(config.output, key=stored.add) as store:
             claim(config.output, source)
-            _run(config, judge, summary, stored, _jobs(config, lent, summary, progress), store.append)
+            _run(
+                config,
+                judge,
+                summary,
+                stored,
+                jobs,
+                store.append,
+            )
     summary.counts = _since(before, getattr(judge, "counts", Counts()))
     if summary.dialogues and summary.without_checklist == summary.dialogues:
         raise DataError(
             "no dialogue has a checklist",
             where=Where(file=config.checklists or config.input),
-            fix="label it first (cm2 label IN -o OUT), or name the labelled file with --checklists",
+            fix="label it first (cm2 label IN -o OUT), name the labelled file with --checklists, or judge by --policy",
         )
     return summary
 
 
 def _jobs(
-    config: JudgeConfig, lent: dict[str, list[Checklist]] | None, summary: Summary, progress: Callable[[Tasks], Tasks]
+    config: JudgeConfig,
+    lent: dict[str, list[Checklist]] | Policy | None,
+    summary: Summary,
+    progress: Callable[[Tasks], Tasks],
 ) -> Iterator[Job]:
     """The dialogues of the input, counted as they are read."""
 
@@ -130,7 +156,10 @@ def _jobs(
         seen[id] = seen.get(id, 0) + 1
         summary.dialogues += 1
         summary.duplicates += seen[id] > 1
-        checklists = task.checklists if lent is None else lent.get(id, [])
+        if isinstance(lent, Policy):
+            checklists = lent.checklists(task.dialogue)
+        else:
+            checklists = task.checklists if lent is None else lent.get(id, [])
         summary.without_checklist += not checklists
         yield Job(task, str(seen[id]) if seen[id] > 1 else "", checklists)
 
@@ -166,7 +195,7 @@ def _now(jobs: Iterator[Job], judge: Judge, stored: Stored) -> Iterator[list[Jud
 
 def _awaited(jobs: Iterator[Job], judge: AsyncJudge, stored: Stored, width: int) -> Iterator[list[Judged]]:
     async def work(job: Job) -> list[Judged]:
-        return [await judge_turn(job, checklist, judge, stored) for checklist in job.checklists]
+        return await judge_job(job, judge, stored)
 
     for _, turns in ordered(jobs, work, width):
         yield turns

@@ -5,6 +5,7 @@
 - `step`: one question a step, with the items that are still open. An item that held is not asked about again.
 - `item`: as `step`, with a question of its own for every item.
 - `published`: as `item`, with the item in front of the history.
+- `dialogue`: one question about all turns of a dialogue that is over; it is asked in `cm2.judge.dialogue`.
 
 Items that look at thinking, and with `isolate` those that are a matter of taste, have questions of their own. Nobody is
 asked about what cannot hold (`cm2.judge.prospect`): in `turn` in no state, in the others in this one.
@@ -38,17 +39,22 @@ async def fill(sheet: Sheet, config: Judging, ask: Ask) -> int:
 
 
 async def _by_turn(sheet: Sheet, config: Judging, ask: Ask) -> int:
-    hopeless = _hopeless(sheet, config)
-    asked = [item for item in sheet.open if item.id not in hopeless]
+    asked = settle(sheet, config)
     last = len(sheet.steps) - 1
-    for item in sheet.open:
-        if item.id in hopeless:
-            sheet.put_all(item, hopeless[item.id])
     for said in await asyncio.gather(*(ask(form("turn"), last, items) for items in batches(asked, config))):
         for item in asked:
             if item.id in said:
                 sheet.put_first(item, said[item.id])
-    return len(hopeless)
+    return len(sheet.open) - len(asked)
+
+
+def settle(sheet: Sheet, config: Judging) -> list[Item]:
+    """Put down what can hold in no state of the turn; the open items that are left to ask about."""
+    hopeless = _hopeless(sheet, config)
+    for item in sheet.open:
+        if item.id in hopeless:
+            sheet.put_all(item, hopeless[item.id])
+    return [item for item in sheet.open if item.id not in hopeless]
 
 
 async def _by_step(sheet: Sheet, config: Judging, ask: Ask) -> int:

@@ -15,10 +15,11 @@ import msgspec
 import numpy as np
 
 from cm2.errors import DataError, Where
+from cm2.formats.jsonlines import parse
 from cm2.verdict import FAILED, Verdict, unscored_reason
 
 Key = tuple[str, str, int, int, int, str]
-_NO, _YES, _KINDS = 0, 1, 2
+_NO, _YES, _NO_OCCASION, _KINDS = 0, 1, 2, 3
 _MASK = (1 << 64) - 1
 _MOST_KINDS = 250
 
@@ -31,6 +32,8 @@ class Line(msgspec.Struct, frozen=True):
     """Why it is unscored."""
     failed: bool = False
     """A model or its provider failed: it is to be tried again."""
+    applies: bool = True
+    """False: there was no occasion for it."""
     tries: int = 0
     """How many lines say so."""
 
@@ -57,7 +60,8 @@ class Stored:
         met = row["met"]
         if not self._sealed:
             self._hashes.append(hash(key) & _MASK)
-            self._codes.append(int(met) if met is not None else self._code(row))
+            absent = row.get("applies", True) is False
+            self._codes.append(int(met) if met is not None else _NO_OCCASION if absent else self._code(row))
         return 0
 
     def seal(self) -> None:
@@ -86,9 +90,11 @@ class Stored:
         codes = self._read[self._order[start:end]]
         if codes[-1] in (_NO, _YES):
             return Line(bool(codes[-1] == _YES))
+        if codes[-1] == _NO_OCCASION:
+            return Line(None, applies=False)
         kinds = list(self._kinds)
         kind, failed = kinds[codes[-1] - _KINDS]
-        return Line(None, kind, failed, sum(code >= _KINDS and kinds[code - _KINDS][1] for code in codes))
+        return Line(None, kind, failed, tries=sum(code >= _KINDS and kinds[code - _KINDS][1] for code in codes))
 
     def _code(self, row: dict[str, Any]) -> int:
         kind = (unscored_reason(row.get("reason", "")), row.get("owner", "") in FAILED)
@@ -115,15 +121,32 @@ def read_verdicts(path: str) -> Iterator[Verdict]:
             yield verdict
 
 
+def decode_verdict(line: bytes) -> Verdict:
+    """The verdict of a line.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    try:
+        return _decode(line)
+    except msgspec.DecodeError:
+        value, error = parse(line)  # half a surrogate pair, which a quoted snippet may hold
+        if error:
+            raise
+        return msgspec.convert(value, Verdict)
+
+
+_decode = msgspec.json.Decoder(Verdict).decode
+
+
 def _lines(path: str) -> Iterable[tuple[int, Verdict]]:
-    decode = msgspec.json.Decoder(Verdict).decode
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file):
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield number, decode(line)
+                    yield number, decode_verdict(line)
                 except msgspec.DecodeError as error:
                     where = Where(file=path, line=number + 1)
                     raise DataError(

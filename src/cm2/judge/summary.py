@@ -9,17 +9,20 @@ import msgspec
 
 from cm2.checklist import Checklist
 from cm2.judge.question import Counts
+from cm2.verdict import WHOLE
 
 
 class Tally(msgspec.Struct):
     """Items of one kind. `passed` held in some state of its turn, `failed` was judged in none (turns that the run never
-    reached included), `unscored` could not be decided and counts in neither."""
+    reached included), `unscored` could not be decided, for `not_applicable` there was no occasion; those two count in
+    neither."""
 
     items: int = 0
     passed: int = 0
     failed: int = 0
     not_reached: int = 0
     unscored: int = 0
+    not_applicable: int = 0
 
     @property
     def pass_rate(self) -> float | None:
@@ -36,6 +39,8 @@ class Found(msgspec.Struct, frozen=True):
     """Why it is unscored."""
     failed: bool = False
     """A model or its provider failed."""
+    applies: bool = True
+    """False: there was no occasion for it."""
 
 
 class Summary(msgspec.Struct):
@@ -49,7 +54,9 @@ class Summary(msgspec.Struct):
     verdicts: int = 0
     written: int = 0
     total: Tally = msgspec.field(default_factory=Tally)
+    by_policy: bool = False
     kinds: dict[str, Tally] = {}
+    """By the id of a policy's duty, or by the kind of an item."""
     unscored: dict[str, int] = {}
     """Unscored items by reason."""
     failed: int = 0
@@ -75,16 +82,20 @@ class Summary(msgspec.Struct):
             said: of each item, what was said after each step; nothing where the turn was never reached.
             needs_check: whether the judge can decide only items that carry a check.
         """
-        self.turns += 1
+        self.turns += checklist.turn != WHOLE
         for item in checklist.items:
             mine = said.get(item.id, ())
             self.verdicts += len(mine)
-            lost = next((found for found in mine if found.met is None), None)
+            lost = next((found for found in mine if found.met is None and found.applies), None)
             passed = any(found.met is True for found in mine)
-            for tally in (self.total, self.kinds.setdefault(item.kind or "(none)", Tally())):
+            absent = bool(mine) and not any(found.applies for found in mine)
+            kind = item.id if item.severity else item.kind or "(none)"
+            for tally in (self.total, self.kinds.setdefault(kind, Tally())):
                 tally.items += 1
                 if passed:
                     tally.passed += 1
+                elif absent:
+                    tally.not_applicable += 1
                 elif lost is not None or (item.check is None and needs_check):
                     tally.unscored += 1
                 else:

@@ -10,6 +10,7 @@ import unicodedata
 from functools import lru_cache
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_LONE = re.compile("[\ud800-\udfff]")
 _QUOTES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "‐": "-", "‑": "-", "−": "-"})
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # Points and colons stay inside numbers, + and # after a letter ("C++", "C#"); all else separates words.
@@ -30,6 +31,7 @@ WORDS = {word: number for number, word in enumerate(UNITS)} | {word: 10 * n for 
 def clean(text: str) -> str:
     """The text without invisible characters, private thinking, and exotic spaces, quotes and dashes; case is kept."""
     if not text.isascii():
+        text = _LONE.sub("\ufffd", text)  # half a surrogate pair is no text: nothing that looks for words can take it
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).translate(_QUOTES)
     if "<think>" in text:
         text = _THINK.sub(" ", text)

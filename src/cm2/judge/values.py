@@ -15,6 +15,7 @@ from typing import Any
 
 import jmespath
 import msgspec
+import re2
 
 from cm2.dialogue import ToolResponse
 from cm2.errors import DataError
@@ -119,7 +120,8 @@ def argument(arguments: dict[str, Any], key: str, schema: Any = None) -> tuple[A
 
 
 @lru_cache(maxsize=4096)
-def _compiled(path: str) -> Any:
+def jmespath_of(path: str) -> Any:
+    """The compiled JMESPath; DataError where it does not parse."""
     try:
         return jmespath.compile(path)
     except jmespath.exceptions.JMESPathError as error:
@@ -134,7 +136,7 @@ def search(path: str, value: Any) -> Any:
     Raises:
         DataError: the path does not parse, or calls a function on a value it does not take.
     """
-    compiled = _compiled(path)
+    compiled = jmespath_of(path)
     try:
         return compiled.search(value)
     except jmespath.exceptions.JMESPathTypeError:
@@ -228,8 +230,20 @@ def leaves(content: str, path: str | None = None) -> Leaves:
     return Leaves(value, keys=True) if path is None else Leaves(search(path, value), keys=False)
 
 
+@lru_cache(maxsize=4096)
+def regex(pattern: str) -> Any:
+    """The compiled RE2 expression; DataError where it does not parse."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise DataError(f"{pattern!r} is no RE2 expression: {why}", fix="correct the check's pattern") from error
+
+
 def clear_caches() -> None:
     """Forget everything parsed so far (for measurements from a cold start)."""
-    caches: tuple[Callable[..., Any], ...] = (_parsed, _error_content, leaves, _compiled)
+    caches: tuple[Callable[..., Any], ...] = (_parsed, _error_content, leaves, jmespath_of)
     for cache in caches:
         cache.cache_clear()  # type: ignore[attr-defined]

@@ -66,6 +66,11 @@ class View(msgspec.Struct, frozen=True, dict=True):
             return f"It ended with the reply of step {self.upto}."
         return f"It broke off after step {self.upto}, without a final reply to the user."
 
+    def places(self, item: Item, first: int | None) -> list[tuple[int, int]]:
+        """Turn and step of everything that a quote may stand in: of an item that is said to hold from step `first` on,
+        or (None) of one that is said not to hold."""
+        return [(self.turn, s) for s in range(self.upto + 1 if first is None else first + 1)]
+
     @cached_property
     def key(self) -> bytes:
         """What is the same for two states that look the same."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from cm2.checklist import Checklist
 from cm2.dialogue import Dialogue
 from cm2.errors import ConfigError
-from cm2.judge.judge import AsyncJudge, OnDoor
+from cm2.judge.judge import AsyncJudge, OnDoor, judge_dialogue, needs_end
 from cm2.judge.question import Counts
 from cm2.judge.sheet import SKIP
 from cm2.verdict import Verdict, unscored
@@ -57,6 +57,22 @@ class VoteJudge(OnDoor):
             *(judge.judge_async(dialogue, turn, checklist, since, known, again) for judge in self.judges)
         )
         return [combine(list(votes), self.quorum) for votes in zip(*rounds, strict=True)]
+
+    @property
+    def needs_end(self) -> bool:
+        """Of any of its judges."""
+        return any(map(needs_end, self.judges))
+
+    async def _judge_dialogue(
+        self, dialogue: Dialogue, checklists: Sequence[Checklist], known: Sequence[Verdict], again: int
+    ) -> list[list[Verdict]]:
+        rounds = await asyncio.gather(
+            *(judge_dialogue(judge, dialogue, checklists, known, again) for judge in self.judges)
+        )
+        return [
+            [combine(list(votes), self.quorum) for votes in zip(*each, strict=True)]
+            for each in zip(*rounds, strict=True)
+        ]
 
 
 def combine(votes: list[Verdict], quorum: int) -> Verdict:

@@ -52,17 +52,20 @@ class Heard:
         self.messages: list[Statement] = [statement(turn.user) for turn in dialogue.turns]
         self.system = statement(dialogue.system or "")
         self._all = "\n".join(message.folded for message in self.messages)
-        self._cache: dict[tuple[str, int], int | None] = {}
+        self._cache: dict[str, tuple[int, int | None]] = {}
+        """By value: how many messages were looked at, and the first of them that names it."""
 
     def named_at(self, value: Any, turn: int) -> int | None:
         """The first user message up to and with `turn` that names the value, or None."""
         text = scalar_text(value)
         if isinstance(value, str) and not any(map(str.isdigit, text)) and fold(text) not in self._all:
             return None
-        key = (f"{type(value).__name__} {text}", turn)
-        if key not in self._cache:
-            self._cache[key] = next((t for t in range(turn + 1) if names(self.messages[t], value)), None)
-        return self._cache[key]
+        key = f"{type(value).__name__} {text}"
+        seen, first = self._cache.get(key, (0, None))
+        if first is None and seen <= turn:
+            first = next((t for t in range(seen, turn + 1) if names(self.messages[t], value)), None)
+            self._cache[key] = turn + 1, first
+        return first if first is not None and first <= turn else None
 
     def flagged(self, name: str, turn: int) -> bool:
         """Whether the user spoke of what a flag is called ("no insurance" speaks of `travel_insurance`)."""

@@ -20,7 +20,10 @@ from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import Row, RowWriter, detect_format, read_row, read_rows, write_task
 from cm2.formats.tasks import AUTO, known
 from cm2.label.config import Drafting
+from cm2.label.effects import EffectsLabeler
+from cm2.label.effects_match import Ids
 from cm2.label.reference import Labelled, ReferenceLabeler, against
+from cm2.verdict import WHOLE
 
 if TYPE_CHECKING:
     from cm2.label.labelling import ModelLabelled
@@ -30,7 +33,8 @@ BATCH = 32
 KEPT_PROBLEMS = 20
 NO_ITEM = "no item"
 MODEL_LABELERS = ("llm", "hybrid")
-LABELERS = (ReferenceLabeler.name, *MODEL_LABELERS)
+CODE_LABELERS = (ReferenceLabeler.name, EffectsLabeler.name)
+LABELERS = (*CODE_LABELERS, *MODEL_LABELERS)
 SET_ASIDE = ".unscored.jsonl"
 Rows = Iterable[Row]
 
@@ -43,10 +47,13 @@ class LabelConfig(msgspec.Struct):
     output: str
     """Rows in their own format with "checklists"."""
     labeler: str = ReferenceLabeler.name
-    """reference: from the data flow of the dialogue, without a language model. llm: by a model. hybrid: the first, and
-    a model adds what code cannot see."""
+    """reference: from the data flow of the dialogue, without a language model. effects: of the whole dialogue, by what
+    it changed, for other runs of the same task. llm: by a model. hybrid: `reference`, and a model adds what code cannot
+    see."""
+    ids: Ids = "same"
+    """Of `effects`: same where other runs start from the same data, origin where a world hands out other ids."""
     jobs: int = 1
-    """Worker processes of `reference`; the output is the same."""
+    """Worker processes of `reference` and `effects`; the output is the same."""
     format: str = AUTO
     """The format of `input`, when it cannot be told from the rows."""
     set_aside: str | None = None
@@ -63,6 +70,8 @@ class LabelSummary(msgspec.Struct):
     """Dialogues in which no turn has a checklist."""
     turns: int = 0
     labelled_turns: int = 0
+    whole: int = 0
+    """Dialogues with a checklist of the whole."""
     checklists: int = 0
     """As many as labelled turns, or times the independent checklists of a turn."""
     items: int = 0
@@ -108,7 +117,9 @@ class LabelSummary(msgspec.Struct):
         """Count one dialogue."""
         self.dialogues += 1
         self.turns += len(labelled.task.dialogue.turns)
-        self.labelled_turns += len({checklist.turn for checklist in labelled.task.checklists})
+        turns = {checklist.turn for checklist in labelled.task.checklists}
+        self.labelled_turns += len(turns - {WHOLE})
+        self.whole += WHOLE in turns
         self.checklists += len(labelled.task.checklists)
         self.without_checklist += not labelled.task.checklists
         for item in (item for checklist in labelled.task.checklists for item in checklist.items):
@@ -175,7 +186,7 @@ def label_file(
     known(config.format, also=AUTO)
     if os.path.realpath(config.input) == os.path.realpath(config.output):
         raise ConfigError("input and output are the same file", fix="give -o another name")
-    if config.labeler != ReferenceLabeler.name:
+    if config.labeler in MODEL_LABELERS:
         if asker is None:
             raise ConfigError(
                 f"the labeler {config.labeler} needs a model", fix="give --models, or --base-url and --model"
@@ -234,7 +245,8 @@ def _batches(rows: Rows, config: LabelConfig) -> Iterator[_Batch]:
 
 def _label_batch(work: _Batch) -> list[_Result]:
     rows, config = work
-    labeler = ReferenceLabeler()
+    effects = config.labeler == EffectsLabeler.name
+    labeler = EffectsLabeler(config.ids) if effects else ReferenceLabeler()
     found: list[_Result] = []
     for row in rows:
         value, row.value = row.value, None

@@ -14,6 +14,8 @@ Every item is put to tests on its own reference dialogue:
 | indiscriminate | it still holds when the call, argument or fact it is about is changed (`cm2.label.counterexample`) |
 | came_from | it still holds when the place that a value came from no longer holds that value |
 
+Items about a whole dialogue are tested on the whole of it: see `cm2.label.effects_lint`.
+
 An item without a check is unscored here: only rules and evidence can be tested. A turn whose own checklist has the same
 check, or whose answer is the same, is no other answer and is not used; nor is a neighbour's answer to the same message.
 """
@@ -29,6 +31,7 @@ from cm2.dialogue import Dialogue, Step, Turn
 from cm2.errors import DataError
 from cm2.judge.checks import decide
 from cm2.label.counterexample import counterexamples, with_steps
+from cm2.verdict import WHOLE
 
 TESTS = (
     "rules",
@@ -84,6 +87,10 @@ def lint_task(task: Task, neighbour: Task | None = None) -> list[ItemReport]:
 def lint_checklist(checklist: Checklist, task: Task, neighbour: Task | None = None) -> list[ItemReport]:
     """See `lint_task`; `checklist` need not be among the task's (a labeller tries one before it keeps it)."""
     dialogue, turn = task.dialogue, checklist.turn
+    if turn == WHOLE:
+        from cm2.label.effects_lint import lint_whole  # it takes its tests' shape from here
+
+        return lint_whole(checklist, dialogue)
     broken: dict[str, list[Failure]] = {}
     for violation in validate(checklist, dialogue):
         test = "evidence" if violation.rule == "evidence" else "rules"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,21 @@ def load_policy(path: str | Path) -> Policy:
         problem = getattr(error, "problem", None) or "not valid"
         raise DataError(f"is no YAML: {problem}", where=where.but(line=line), fix="mend that line") from error
     return read_policy(value, where)
+
+
+def is_policy(path: str | Path) -> bool:
+    """Whether a file looks like a policy rather than like rows of dialogues."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1 << 20).decode("utf-8", "replace")
+    except OSError:
+        return str(path).endswith((".yaml", ".yml"))
+    return str(path).endswith((".yaml", ".yml")) or (not path_is_rows(path) and _DUTIES.search(head) is not None)
+
+
+def path_is_rows(path: str | Path) -> bool:
+    """Whether the name says that the file holds rows."""
+    return str(path).endswith((".jsonl", ".ndjson", ".gz", ".zst", ".parquet"))
 
 
 def read_policy(value: Any, where: Where = Where()) -> Policy:
@@ -70,4 +86,5 @@ def _duty(value: Any, index: int, where: Where) -> Duty:
     return duty
 
 
+_DUTIES = re.compile(r"""^\s*\{?\s*["']?duties["']?\s*:|[{,]\s*"duties"\s*:""", re.MULTILINE)
 _FIELDS = f"the fields are {', '.join(field.encode_name for field in msgspec.structs.fields(Duty))}"

@@ -7,6 +7,7 @@ own. `Policy.checklists` makes the checklists of one dialogue of it, so that wha
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -82,6 +83,12 @@ class Policy(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     duties: list[Duty]
     description: str = ""
     version: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What is the same for two policies that judge alike: tests, notes and retired duties do not count."""
+        judged = [(duty.scope, duty.item()) for duty in self.active]
+        return hashlib.blake2b(msgspec.json.encode([self.name, judged]), digest_size=16).hexdigest()
 
     @property
     def active(self) -> list[Duty]:

@@ -1,5 +1,6 @@
-"""The report: one self-contained, safe HTML file that shows what a run did, in numbers and in dialogues."""
+"""The reports: safe pages that show, in numbers and in dialogues, what a run did and what an agent's logs miss."""
 
 from cm2.report.build import ReportConfig, Summary, write_report
+from cm2.report.judged import DiagnosisConfig, Report, write_diagnosis
 
-__all__ = ["ReportConfig", "Summary", "write_report"]
+__all__ = ["DiagnosisConfig", "Report", "ReportConfig", "Summary", "write_diagnosis", "write_report"]

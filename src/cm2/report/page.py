@@ -19,6 +19,7 @@ from markupsafe import Markup
 from cm2.report.cases import ENDS, TRAINING
 from cm2.report.comparison import Difference, Group
 from cm2.report.curves import Training
+from cm2.report.text import visible
 from cm2.report.timing import Split
 from cm2.report.transcript import CaseView
 
@@ -76,11 +77,23 @@ class Page(msgspec.Struct, kw_only=True):
 
 def render(page: Page) -> str:
     """The page as HTML."""
+    return fill("report.html.jinja", ["report.css"], ["theme.js", "report.js"], ["img-src data:"], page=page)
+
+
+def fill(name: str, styles: list[str], scripts: list[str], allowed: list[str], **values: Any) -> str:
+    """A template with its style sheets and scripts within, and a policy that allows these and nothing else.
+
+    Args:
+        name: of the template; it gets `policy`, `style` and `script`.
+        styles: the style sheets, by file.
+        scripts: the scripts, by file.
+        allowed: further directives of the policy; one that begins with "script-src" is added to the script's own.
+        values: what the template shows.
+    """
     folder = resources.files("cm2.report") / "templates"
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    script = (folder / "report.js").read_text(encoding="utf-8")
+    style, script = ("".join(_text(folder, file) for file in files) for files in (styles, scripts))
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(lambda file: _text(folder, file)),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -93,19 +106,25 @@ def render(page: Page) -> str:
         "percent": percent,
         "signed": signed,
         "duration": duration,
+        "visible": visible,
     }
+    sources = [one.removeprefix("script-src ") for one in allowed if one.startswith("script-src ")]
     policy = "; ".join(
         (
             "default-src 'none'",
             f"style-src '{digest(style)}'",
-            f"script-src '{digest(script)}'",
-            "img-src data:",
+            " ".join((f"script-src '{digest(script)}'", *sources)),
+            *(one for one in allowed if not one.startswith("script-src ")),
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-    template = environment.get_template("report.html.jinja")
-    return template.render(page=page, policy=policy, style=Markup(style), script=Markup(script))
+    template = environment.get_template(name)
+    return template.render(policy=policy, style=Markup(style), script=Markup(script), **values)
+
+
+def _text(folder: Any, name: str) -> str:
+    return str((folder / name).read_text(encoding="utf-8"))
 
 
 def digest(text: str) -> str:

@@ -34,12 +34,20 @@ _AFTER = (  # what comes before the secret stays
     re.compile(r"((?<![A-Za-z_-])key=[\"']?)[^\s\"'&,;{}\[\]]{4,}", re.IGNORECASE),
     re.compile(r"(://[^\s/:@]+:)[^\s/@]+(?=@)"),
 )
+_HINTS = (  # of which every pattern needs one; most texts have none, and are not searched
+    *("-----begin", "sk-", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "hf_", "xox", "eyj"),
+    *("bearer", "key", "token", "secret", "passw", "://"),
+)
+_ODD = re.compile(r"[^\n\t\x20-\x7e]")
 _JOINERS = "\u200c\u200d"  # they shape emoji and several scripts
 _KEPT = "\n\t"
 
 
 def scrub(text: str) -> str:
     """The text with everything that looks like a credential replaced by `[hidden]`."""
+    folded = text.casefold()
+    if not any(hint in folded for hint in _HINTS):
+        return text
     for pattern in _SECRETS:
         text = pattern.sub(HIDDEN, text)
     for pattern in _AFTER:
@@ -50,10 +58,7 @@ def scrub(text: str) -> str:
 def visible(value: Any) -> str:
     """A value as text that a page, an XML document and a UTF-8 file can hold: scrubbed, nothing invisible in it."""
     text = value if isinstance(value, str) else "" if value is None else _json(value)
-    text = scrub(text.replace("\r\n", "\n"))
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_seen, text))
+    return _ODD.sub(lambda found: _seen(found[0]), scrub(text.replace("\r\n", "\n")))
 
 
 def _json(value: Any) -> str:

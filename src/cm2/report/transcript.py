@@ -144,7 +144,7 @@ class _Agent:
                     if pointer.turn == t:
                         evidence.setdefault(pointer.step, []).append((self.mark(turn, variant, n), pointer))
         return [
-            StepView(s, f"{self.key}-{t}-{s}", _parts(step, evidence.get(s, [])), fulfilled.get(s, []))
+            StepView(s, f"{self.key}-{t}-{s}", parts_of(step, evidence.get(s, []), LONGEST), fulfilled.get(s, []))
             for s, step in enumerate(turns[t].steps)
         ]
 
@@ -192,32 +192,36 @@ def _duty(item: Item, found: list[Outcome], variant: int) -> Duty:
     )
 
 
-def _parts(step: Step, evidence: list[tuple[str, Pointer]]) -> list[Part]:
+def parts_of(step: Step, evidence: list[tuple[str, Pointer]], longest: int = LONGEST) -> list[Part]:
+    """The visible parts of a step, cut where evidence begins and ends.
+
+    Args:
+        step: what the agent did.
+        evidence: (mark, pointer into this step) pairs.
+        longest: characters of one part.
+    """
+
     def snippets(focus: FocusOn) -> list[tuple[str, str]]:
         return [(mark, pointer.snippet) for mark, pointer in evidence if pointer.part == focus]
 
     parts = []
     if step.thinking:
-        parts.append(_part("thinking", step.thinking, snippets(THINKING)))
+        parts.append(_part("thinking", step.thinking, snippets(THINKING), longest))
     if step.reply and step.calls:
-        parts.append(_part("reply", step.reply, snippets(REPLY)))
+        parts.append(_part("reply", step.reply, snippets(REPLY), longest))
     answered: list[ToolResponse] = []
     for index, call in enumerate(step.calls):
-        parts.append(_call(call, snippets(CALLS)))
+        parts.append(_part("call", _call_text(call), snippets(CALLS), longest, "" if call.valid else "malformed"))
         response = step.response_to(index)
         if response is not None and all(response is not other for other in answered):
             answered.append(response)
-            parts.append(_part("response", response.content, snippets(CONTENT), response.origin))
+            parts.append(_part("response", response.content, snippets(CONTENT), longest, response.origin))
     for response in step.responses:
         if all(response is not other for other in answered):
-            parts.append(_part("response", response.content, snippets(CONTENT), response.origin))
+            parts.append(_part("response", response.content, snippets(CONTENT), longest, response.origin))
     if not step.calls:
-        parts.append(_part("reply", step.reply or "", snippets(REPLY)))
+        parts.append(_part("reply", step.reply or "", snippets(REPLY), longest))
     return parts
-
-
-def _call(call: ToolCall, snippets: list[tuple[str, str]]) -> Part:
-    return _part("call", _call_text(call), snippets, "" if call.valid else "malformed")
 
 
 def _call_text(call: ToolCall) -> str:
@@ -229,6 +233,6 @@ def _call_text(call: ToolCall) -> str:
         return f"{call.name}({call.arguments})"
 
 
-def _part(kind: str, text: str, snippets: list[tuple[str, str]], origin: str = "") -> Part:
-    pieces, left_out = cut(text, snippets, LONGEST)
+def _part(kind: str, text: str, snippets: list[tuple[str, str]], longest: int, origin: str = "") -> Part:
+    pieces, left_out = cut(text, snippets, longest)
     return Part(kind, pieces, left_out, visible(origin))

@@ -62,6 +62,7 @@ class RolloutConfig(msgspec.Struct, forbid_unknown_fields=True):
         for name in ("group", "concurrency"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a number from 1 up")
+        self.judging.during()
 
     def asked(self, asker: Asker | None = None) -> dict[str, str]:
         """What a store's rollouts have in common: the input's content, and everything that shapes an action or, by

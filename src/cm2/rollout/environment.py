@@ -28,6 +28,7 @@ from cm2.credit import fitting, unmet_strict
 from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse, Turn
 from cm2.errors import DataError, Where, told
 from cm2.judge import Judge
+from cm2.judge.judge import during
 from cm2.llm import BudgetReached, ProviderError
 from cm2.rollout.limits import Limits
 from cm2.rollout.trace import Failure, Rollout, Segment
@@ -76,6 +77,7 @@ class Environment:
 
     Raises:
         DataError: the reference has no turns, or its checklists cannot be scored (see `cm2.credit.fitting`).
+        ConfigError: the judge is one for dialogues that are over.
     """
 
     def __init__(self, task: Task, session: ToolSession, judge: Judge | None = None, limits: Limits | None = None):
@@ -83,6 +85,7 @@ class Environment:
         if not reference.turns:
             raise DataError("the reference has no user message to start from", where=Where(dialogue=reference.id))
         fitting(task.checklists, len(reference.turns))
+        during(judge)
         self.task, self.session, self.judge = task, session, judge
         self.limits = Limits() if limits is None else limits
         self.turn = 0

@@ -17,6 +17,7 @@ from cm2.checklist import Task
 from cm2.dialogue import Dialogue
 from cm2.errors import told
 from cm2.judge import ChecksJudge, Judge
+from cm2.judge.judge import during
 from cm2.llm import BudgetReached, ProviderError
 from cm2.rollout.agents import Agent
 from cm2.rollout.environment import Environment
@@ -62,10 +63,12 @@ async def run_rollouts(
         outcome: the true outcome of a finished rollout, where it can be told.
 
     Raises:
+        ConfigError: the judge is one for dialogues that are over.
         ProviderError: STOP_AFTER rollouts in a row failed for a reason that the next would share (they are yielded).
         BudgetReached: the simulator or the judge may spend no more (all that could be finished is yielded before).
     """
     judge = judge or ChecksJudge()
+    during(judge)
     running: set[asyncio.Task[Rollout]] = set()
     finished: asyncio.Queue[asyncio.Task[Rollout]] = asyncio.Queue()
     refused, halt = 0, _Halt()

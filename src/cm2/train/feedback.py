@@ -73,6 +73,7 @@ class Feedback(ExitStack):
         seed: int,
     ):
         super().__init__()
+        judging.during()
         self._doors: list[Models] = []
         self._stop = probing.on_alarm == "stop"
         self.alarmed: list[str] = []
@@ -150,6 +151,7 @@ class Feedback(ExitStack):
     @staticmethod
     def asked(judging: Judging, simulator: SimulatorConfig, models: str | None) -> dict[str, str]:
         """What a run's rewards and worlds rest on beside its settings: a run is not continued by another model."""
+        judging.during()  # here too: nothing is begun yet
         if models is None:
             return {}
         door = SimpleNamespace(config=load_models(models))
