@@ -446,6 +446,7 @@ def main() -> None:
                 prompt = sum(len(tokens.prompt(request.messages)) for request, _ in requests)
                 answer = sum(answer_tokens(request, value, tokens) for request, value in requests)
                 table.add_row(schedule, str(len(requests)), f"{prompt:,}", f"{answer:,}", f"{took:.1f}")
+                print(f"{schedule}: {took:.1f} s", file=sys.stderr)  # a slow server may be given up on
             console.print(table)
         return
     found = []

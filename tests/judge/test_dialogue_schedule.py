@@ -241,6 +241,12 @@ def test_items_with_one_id_in_one_turn_are_unscored_and_variants_are_told_apart(
     }
 
 
+def test_two_checklists_of_one_turn_lose_no_verdict() -> None:
+    both = [Checklist(1, [item("C0", REPLY, f"Was {word} said?")]) for word in ("this", "that")]
+    verdicts, asker, _ = judged([placed("t1.C0", None), placed("t1n1.C0", (1, 0), "You are welcome.")], checklists=both)
+    assert len(asker.requests) == 1 and [v.met for v in verdicts] == [False, True]
+
+
 def thinker() -> Dialogue:
     return talk(
         [Step(thinking="first thought", calls=[]), say("One.")],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from label_builders import call, say, talk, tool
 
 from cm2 import check as forms
-from cm2.check import Called, CameFrom, Check, Equals, Fact, Matcher, Reply, Response
+from cm2.check import Called, CameFrom, Check, Equals, Expression, Fact, Matcher, Reply, Response
 from cm2.label.compile import DEEPEST, MOST_LEAVES, MOST_TIMES, Compiler
 from cm2.label.draft import Fault
 from cm2.label.question import prompts
@@ -184,9 +184,17 @@ def test_whatever_is_proposed_is_a_check_a_fault_or_nothing(value, focus):
     assert found is None or isinstance(found, (Fault, *get_args(Check)))
 
 
+def test_an_expression_is_not_taken_from_a_model_wherever_it_stands():
+    inside = {"type": "all", "checks": [{"type": "not", "check": {"type": "expression", "cel": "true"}}]}
+    for value in ({"type": "expression", "cel": "true"}, inside):
+        found = compiled(value, CALLS)
+        assert isinstance(found, Fault) and "an expression is a policy's" in found.message
+
+
 def test_the_prompt_names_every_form_and_every_field_of_a_check():
     text = prompts("turn")[0].text
-    for form in [*get_args(Check), *get_args(Matcher), Fact]:
+    offered = [form for form in get_args(Check) if form is not Expression]
+    for form in [*offered, *get_args(Matcher), Fact]:
         tag = form.__struct_config__.tag
         assert tag is None or f'"{tag}"' in text, form
         assert all(f'"{field}"' in text for field in form.__struct_fields__), form

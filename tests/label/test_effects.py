@@ -137,6 +137,17 @@ def test_a_setting_that_a_later_one_replaces_is_no_duty_but_may_happen():
     assert failed(checklist, moved("Paris", "Oslo")) == {"outcome", "nothing-else-changed"}
 
 
+def test_a_setting_that_the_reference_repeats_may_be_repeated_as_often():
+    def moved(times: int) -> Dialogue:
+        return run(*[call("update_address", OK, user_id="u_1", city="Oslo")] * times)
+
+    labelled = EffectsLabeler().label(moved(5))
+    assert labelled.items_out == {}
+    checklist = frozen(moved(5))
+    assert [failed(checklist, moved(times)) for times in (1, 2, 5)] == [set()] * 3
+    assert failed(checklist, moved(6)) == {"outcome", "nothing-else-changed"}
+
+
 def test_what_the_assistant_takes_back_itself_does_not_last_but_what_the_user_takes_back_does():
     made, back = book(), call("cancel_trip", OK, trip_id="TRP77")
     corrected = net(run(made, back), Sources(run(made, back)).all).effects
@@ -239,6 +250,14 @@ def test_a_log_without_answers_is_judged_by_its_calls():
     checklist = frozen(bare)
     assert failed(checklist, bare) == set()
     assert failed(checklist, run(last="Done.")) == {"outcome", "effect-cancel_trip"}
+
+
+def test_a_log_with_some_answers_allows_the_tries_that_failed_in_it():
+    partly = run(
+        call("cancel_trip", {"error": "unknown"}, trip_id="T0"), call("cancel_trip", None, trip_id="T1"), last="Done."
+    )
+    labelled = EffectsLabeler().label(partly)
+    assert labelled.items_out == {} and labelled.task.checklists[0].items[0].id == "outcome"
 
 
 def test_a_tool_that_looks_or_does_by_its_argument():

@@ -18,6 +18,20 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+def add_column(table: Any, name: str, right: bool = False) -> None:
+    """A column whose words stay whole on a narrow terminal; text in columns at the left folds, however long its words.
+
+    Args:
+        table: a rich table.
+        name: the heading, which may break between its words.
+        right: whether it holds numbers.
+    """
+    longest = max(len(word) for word in name.split()) if name else 0
+    table.add_column(
+        name, justify="right" if right else "left", overflow="fold", min_width=longest if right else max(longest, 12)
+    )
+
+
 def emit(summary: dict[str, Any], as_json: bool, show: Any = None) -> None:
     """Print the summary: one JSON object under --json, else `show` (a rich renderable or a list of them)."""
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cm2.cli.common import Json, emit, err, track
+from cm2.cli.common import Json, add_column, emit, err, track
 from cm2.cli.models import BaseUrl, Budget, CacheFile, Concurrency, ModelName, ModelsFile, Settings
 
 SHOWN = 40
@@ -58,8 +58,10 @@ def register(app: typer.Typer) -> None:
             policy, summary = draft_policy(config, door, lambda tasks: track(tasks, "reading"))
             table = Table(title=f"{summary.duties} duties from {summary.dialogues} dialogues, {summary.active} active")
             for head in ("duty", "severity", "scope", "status", "applies", "of", "pass rate"):
-                right = head in ("applies", "of", "pass rate")
-                table.add_column(head, justify="right" if right else "left", no_wrap=head == "duty", overflow="fold")
+                if head in ("severity", "scope", "status"):
+                    table.add_column(head, no_wrap=True)
+                else:
+                    add_column(table, head, right=head != "duty")
             for duty in policy.duties[:SHOWN]:
                 proof = summary.proofs[duty.id]
                 rate = "–" if proof.rate is None else f"{proof.rate:.1%}"

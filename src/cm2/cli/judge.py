@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cm2.cli.common import Json, emit, track
+from cm2.cli.common import Json, add_column, emit, track
 from cm2.cli.models import BaseUrl, Budget, CacheFile, Concurrency, DryRun, ModelName, ModelsFile, Settings
 from cm2.cli.scale import Engine
 
@@ -155,11 +155,13 @@ def _shown(summary: Summary, output: str) -> list[Any]:
     """The summary for a person."""
     table = Table(title=f"{summary.dialogues} dialogues, {summary.turns} turns, {summary.verdicts} verdicts")
     kind = "duty" if summary.by_policy else "kind"
-    for name in (kind, "items", "passed", "failed", "not reached", "unscored", "not applicable", "pass rate"):
-        table.add_column(name, justify="left" if name == kind else "right", no_wrap=name == kind)
+    reached = () if summary.by_policy else ("not reached",)  # a policy's duties are about what there is
+    for name in (kind, "items", "passed", "failed", *reached, "unscored", "n/a", "pass rate"):
+        add_column(table, name, right=name != kind)
     for name, tally in [*sorted(summary.kinds.items()), ("all", summary.total)]:
         rate = "–" if tally.pass_rate is None else f"{tally.pass_rate:.1%}"
-        columns = (tally.items, tally.passed, tally.failed, tally.not_reached, tally.unscored, tally.not_applicable)
+        columns = (tally.items, tally.passed, tally.failed, *([tally.not_reached] if reached else ()))
+        columns += (tally.unscored, tally.not_applicable)
         table.add_row(name, *map(str, columns), rate)
     notes = [f"{summary.written} new verdicts written to {output}"]
     notes += [f"unscored, {kind}: {count} items" for kind, count in sorted(summary.unscored.items())]

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cm2.cli.common import Json, emit, track
+from cm2.cli.common import Json, add_column, emit, track
 
 SHOWN = 10
 
@@ -81,12 +81,14 @@ def _lint_policy(source: str, output: str | None, strict: bool, as_json: bool) -
             for one in report.as_json(strict)["duties"]:
                 writer.write(one)
     table = Table(title=f"{report.policy}: {len(report.duties)} duties")
-    for name in ("duty", "severity", "scope", "by", "tests", "run", "failures", "warnings"):
-        table.add_column(
-            name, justify="left" if name in ("duty", "severity", "scope", "by") else "right", no_wrap=name == "duty"
-        )
+    for name in ("duty", "severity", "scope", "by", "tests", "failures", "warnings"):
+        if name in ("severity", "scope", "by"):
+            table.add_column(name, no_wrap=True)
+        else:
+            add_column(table, name, right=name != "duty")
     for duty in report.duties:
-        counts = (duty.tests, duty.run, len(duty.failures), len(duty.warnings))
+        tests = f"{duty.run} of {duty.tests}" if duty.run < duty.tests else duty.tests
+        counts = (tests, len(duty.failures), len(duty.warnings))
         name = duty.duty if duty.status == "active" else f"{duty.duty} (retired)"
         table.add_row(name, duty.severity, duty.scope, duty.by, *map(str, counts))
     notes = [Text(f"{duty.duty}: {message}", "red") for duty in report.duties for message in duty.failures]

@@ -6,6 +6,7 @@ a assistant, c assistant with calls, t tool, ? another message with calls, x any
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from cm2.formats.jsonlines import encode, parse
 _LETTERS = {"system": "s", "developer": "s", "user": "u", "assistant": "a", "tool": "t", "function": "t"}
 CONTROL = bytes((*range(9), 11, 12, *range(14, 32), 127))
 _PLAIN = bytes(set(range(256)) - set(CONTROL) - set(b"|<[{"))
+_CALLER = re.compile("c(t*)")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -64,8 +66,7 @@ def _layout(shape: str) -> Layout:
         return tuple(index for index, letter in enumerate(shape) if letter in letters)
 
     callers, tool = at("c"), at("t")
-    after = [shape[index + 1 :] for index in callers]
-    responses = tuple(len(rest) - len(rest.lstrip("t")) for rest in after)
+    responses = tuple(map(len, _CALLER.findall(shape)))
     return Layout(at("ac"), callers, at("a"), tool, at("?"), responses if sum(responses) == len(tool) else ())
 
 
@@ -81,8 +82,6 @@ class Reading(msgspec.Struct, gc=False):
     """The calls of each message with letter c."""
     asked: list[Call]
     """All of them."""
-    broken: bool
-    """Whether the arguments of any are no JSON."""
     said: str
     """All texts, one after the other."""
     marks: bytes
@@ -113,23 +112,15 @@ def read(data: Data, found: Findings) -> Reading:
         found.reject("structure", message, f"messages[{index}]")
     calls = [_calls(messages[index], index) for index in layout.callers]
     asked = [call for each in calls for call in each]
-    broken = any([call.error for call in asked])
     said = "\n".join(texts)
     marks = said.encode(errors="replace").translate(None, _PLAIN)
     brackets = marks.count(b"<")
     ends = []
     if brackets:
-        ends = [_end(texts[at]) if texts[at].startswith(OPEN) else -1 for at in layout.agent]
+        ends = [texts[at].find(CLOSE) if texts[at].startswith(OPEN) else -1 for at in layout.agent]
     plain = brackets == 2 * len(ends) and -1 not in ends
     answers = "\n".join([texts[index] for index in layout.tool])
-    return Reading(messages, shape, layout, texts, calls, asked, broken, said, marks, ends, plain, answers)
-
-
-def _end(text: str) -> int:
-    """Where the first closing tag stands in a text that starts with an opening one. The next bracket is mostly it, and
-    one letter is found much faster than a word."""
-    bracket = text.find("<", len(OPEN))
-    return bracket if text.startswith(CLOSE, bracket) else text.find(CLOSE)
+    return Reading(messages, shape, layout, texts, calls, asked, said, marks, ends, plain, answers)
 
 
 def _calls(message: Message, at: int) -> list[Call]:

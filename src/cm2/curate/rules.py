@@ -79,9 +79,9 @@ def call_response_match(row: Reading, tools: Tools, profile: Profile, found: Fin
     """Rule 3: as many responses as calls. An id that fits no call is flagged: the position still tells."""
     rule, shape, messages = "tool_call_response_match", row.shape, row.messages
     if row.layout.responses == tuple(map(len, row.calls)):
-        asked = [call.id for call in row.asked]
-        answered = [messages[index].tool_call_id for index in row.layout.tool]
-        if len(set(asked)) == len(asked) and (answered == asked or answered.count(None) == len(answered)):
+        ids = [call.id for call in row.asked]
+        named = [messages[index].tool_call_id for index in row.layout.tool]
+        if len(set(ids)) == len(ids) and (named == ids or named.count(None) == len(named)):
             return
     seen: set[str | int] = set()
     for calls in row.calls:
@@ -132,7 +132,7 @@ def response_in_assistant(row: Reading, tools: Tools, profile: Profile, found: F
 
 def arguments_json(row: Reading, tools: Tools, profile: Profile, found: Findings) -> None:
     """Rule 5, first half: arguments are JSON."""
-    for call in row.asked if row.broken else ():
+    for call in row.asked:
         if call.error is not None:
             message = f"the arguments are not JSON: {call.error}"
             found.reject("arguments_json_valid", message, call.path("arguments"))

@@ -44,11 +44,10 @@ class Part(NamedTuple):
 
 
 class Open(NamedTuple):
-    """An item that somebody has to be asked about, where its answer goes, and how it stands in the question."""
+    """An item that somebody has to be asked about, and where its answer goes."""
 
     item: Item
     sheet: Sheet | WholeSheet
-    placed: Placed
 
 
 async def judge_all(
@@ -58,13 +57,14 @@ async def judge_all(
     open_: dict[str, Open] = {}
     sheets: list[Sheet | WholeSheet | None] = []
     skipped = 0
-    for checklist in checklists:
+    copies = _copies(checklists)
+    for checklist, copy in zip(checklists, copies, strict=True):
         sheet, asked = _sheet(dialogue, checklist, known, config)
         sheets.append(sheet)
         if sheet is not None:
             skipped += sheet.skipped if isinstance(sheet, WholeSheet) else len(sheet.open) - len(asked)
-            open_ |= {one.id: Open(item, sheet, one) for item in asked for one in (placed(item, checklist),)}
-    parts = _parts(dialogue, _listed(checklists, open_, config), open_, config)
+            open_ |= {placed(item, checklist, copy).id: Open(item, sheet) for item in asked}
+    parts = _parts(dialogue, _listed(checklists, copies, open_, config), open_, config)
     for said in await asyncio.gather(*(ask(_last(dialogue, part), part) for part in parts)):
         for id, one in said.items():
             open_[id].sheet.put_first(open_[id].item, one)
@@ -86,22 +86,31 @@ def _sheet(
     return sheet, settle(sheet, config) if sheet.steps else []
 
 
-def _listed(checklists: Sequence[Checklist], open_: dict[str, Open], config: Judging) -> list[Item]:
+def _copies(checklists: Sequence[Checklist]) -> list[int]:
+    """How many checklists of the same turn and variant stand before each: mostly none."""
+    places = [(each.turn, each.variant) for each in checklists]
+    return [places[:at].count(place) for at, place in enumerate(places)]
+
+
+def _listed(
+    checklists: Sequence[Checklist], copies: Sequence[int], open_: dict[str, Open], config: Judging
+) -> list[Item]:
     """All items of the task that a model may be asked about in one of its runs, by turn, whatever is known of this one.
     Where checks decide, what has a check is none of them, unless it is open all the same."""
     found = []
-    for checklist in sorted(checklists, key=_when):
+    for checklist, copy in sorted(zip(checklists, copies, strict=True), key=_when):
         ids = [item.id for item in checklist.items]
         for item in checklist.items:
-            one = placed(item, checklist)
+            one = placed(item, checklist, copy)
             decided = config.by_checks and item.check is not None
             if one.id in open_ or (not decided and ids.count(item.id) == 1):
                 found.append(one)
     return list(found)
 
 
-def _when(checklist: Checklist) -> tuple[bool, int, int]:
-    return checklist.turn == WHOLE, checklist.turn, checklist.variant
+def _when(placed: tuple[Checklist, int]) -> tuple[bool, int, int, int]:
+    checklist, copy = placed
+    return checklist.turn == WHOLE, checklist.turn, checklist.variant, copy
 
 
 def _parts(dialogue: Dialogue, listed: list[Item], open_: dict[str, Open], config: Judging) -> list[Part]:

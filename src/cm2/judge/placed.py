@@ -24,12 +24,14 @@ class Placed(Item):
     turn: int = 0
 
 
-def placed(item: Item, checklist: Checklist) -> Placed:
-    """The item as it stands among those of other turns: `C1` of turn 3 is `t3.C1`, of the whole dialogue `all.C1`."""
+def placed(item: Item, checklist: Checklist, copy: int = 0) -> Placed:
+    """The item as it stands among those of other turns: `C1` of turn 3 is `t3.C1`, of the whole dialogue `all.C1`.
+    `copy` tells checklists of one turn and variant apart."""
     where = "all" if checklist.turn == WHOLE else f"t{checklist.turn}"
     variant = f"v{checklist.variant}" if checklist.variant else ""
     told: dict[str, Any] = {name: getattr(item, name) for name in Item.__struct_fields__}
-    return Placed(**told | {"id": f"{where}{variant}.{item.id}", "turn": checklist.turn})
+    number = f"n{copy}" if copy else ""
+    return Placed(**told | {"id": f"{where}{variant}{number}.{item.id}", "turn": checklist.turn})
 
 
 class DialogueView(View, frozen=True, dict=True):

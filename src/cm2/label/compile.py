@@ -88,6 +88,8 @@ class Compiler:
         if unknown is not None:
             return Fault("form", f"the check has an unknown key: {unknown}")
         leaves = list(_leaves(check))
+        if _expresses(check):
+            return Fault("form", "an expression is a policy's; lint could not show what it misses: use the other forms")
         for reason, found in (
             ("bounds", _too_much(leaves)),
             ("tool", self._unknown_tool(leaves)),
@@ -204,8 +206,22 @@ def _leaves(check: Check) -> Iterator[_Leaf]:
         case forms.Before():
             yield from _leaves(check.first)
             yield from _leaves(check.then)
+        case forms.Expression():
+            return
         case _:
             yield check
+
+
+def _expresses(check: Check) -> bool:
+    """Whether an expression stands anywhere in a check."""
+    match check:
+        case forms.All() | forms.Any():
+            return any(map(_expresses, check.checks))
+        case forms.Not():
+            return _expresses(check.check)
+        case forms.Before():
+            return _expresses(check.first) or _expresses(check.then)
+    return isinstance(check, forms.Expression)
 
 
 def _matchers(leaf: _Leaf) -> list[forms.Matcher]:

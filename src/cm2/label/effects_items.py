@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
-
-from cm2.check import All, Any, Called, Check, Matcher, NotCalled, OneOf
+from cm2.check import All, Any, Called, Check
 from cm2.checklist import Evidence, FocusOn, Item, Severity, call_text
 from cm2.dialogue import Dialogue
 from cm2.judge.checks import State
 from cm2.label.arguments import Wanted
 from cm2.label.candidate import CALLS, REPLY
+from cm2.label.effects_limits import Limits
 from cm2.label.effects_match import Ids, Matching
-from cm2.label.effects_net import Deeds, Effect, doing, hands_over, is_write, net, sets
+from cm2.label.effects_net import Deeds, Effect, hands_over, is_write, net
 from cm2.label.effects_told import told
 from cm2.label.phrases import quote, with_arguments
 from cm2.label.reading import Reading
@@ -26,9 +25,6 @@ from cm2.label.sources import Source
 from cm2.label.writes import words
 from cm2.policy.policy import WEIGHTS
 
-MOST_TOOLS = 64
-"""So many tools that change something are watched call by call; of the others not even a failed try is allowed."""
-MOST_REPEATS = 6
 LESSER, LESSER_ALONE = 5, 3
 """So many minor items beside changes, and beside none: together they weigh less than a wrong outcome costs."""
 
@@ -47,13 +43,14 @@ class FrozenRun:
         self.sources = self.reading.sources
         self.deeds: Deeds = net(dialogue, self.sources.all)
         self._matching = Matching(self.reading.heard, self.sources, self.deeds.effects, ids)
+        self._limits = Limits(dialogue, self.sources.all, self.deeds.effects)
         self._checks = [(effect, *self._check(effect)) for effect in self.deeds.effects]
         self._names: Counter[str] = Counter()
 
     def items(self) -> list[Item]:
         """All items."""
         lasting = [each for each in self._checks if each[0].lasts]
-        rest = self._nothing_else()
+        rest = self._limits.nothing_else(self._checks)
         found: list[Item] = []
         if lasting:
             checks = [check for _, check, _ in lasting]
@@ -75,62 +72,12 @@ class FrozenRun:
                 effect.tool,
                 {wanted.key: wanted.matcher for wanted in way},
                 at_least=effect.times,
-                answered=self._answered(effect.tool),
+                answered=self._limits.answered(effect.tool),
             )
             for way in ways
         ]
         shown = [wanted for wanted in ways[0] if wanted.value not in (None, False, [], "") and "(" not in wanted.key]
         return (checks[0] if len(checks) == 1 else Any(checks)), shown
-
-    def _answered(self, tool: str) -> bool:
-        """Whether a call must have got an answer to count: where the log has the answers."""
-        own = [effect.source for effect in self.deeds.effects if effect.tool == tool]
-        return all(source.answered for source in own or self.sources.all if own or not source.failed)
-
-    def _nothing_else(self) -> Check | None:
-        """No write but the reference's lasting effects; or besides them all the detours that it took itself."""
-        straight = self._at_most(with_detours=False)
-        if straight is None:
-            return None
-        lasting = [effect for effect in self.deeds.effects if effect.lasts]
-        detours = [
-            check
-            for effect, check, _ in self._checks
-            if not effect.lasts
-            and not any(effect.tool == each.tool and effect.arguments == each.arguments for each in lasting)
-        ]
-        return Any([straight, All([*detours, *self._limits(with_detours=True)])]) if detours else straight
-
-    def _at_most(self, with_detours: bool) -> Check | None:
-        limits = self._limits(with_detours)
-        return None if not limits else limits[0] if len(limits) == 1 else All(limits)
-
-    def _limits(self, with_detours: bool) -> list[Check]:
-        """For each tool that can change something, how often it may."""
-        allowed: Counter[str] = Counter()
-        for effect in self.deeds.effects:
-            if effect.lasts or with_detours:
-                allowed[effect.tool] += effect.times
-        names = [tool.name for tool in self.dialogue.tools if is_write(tool, tool.name)]
-        every = list(dict.fromkeys([effect.tool for effect in self.deeds.effects] + names))
-        found: list[Check] = [self._limit(name, allowed[name]) for name in every[:MOST_TOOLS]]
-        left = every[MOST_TOOLS:]
-        return [*found, NotCalled(left)] if left else found
-
-    def _limit(self, name: str, count: int) -> Check:
-        tool = self.dialogue.tool(name)
-        which: dict[str, Matcher] = {key: OneOf(values) for key, values in doing(tool).items()}
-        answered = self._answered(name)
-        limit = Called(name, which, at_least=0, at_most=count, answered=answered)
-        if not count or not sets(name):
-            return limit
-        once_more = Called(name, which, at_least=0, at_most=count + 1, answered=answered)
-        again: list[Check] = []
-        for effect, check, _ in self._checks:
-            if effect.tool == name and isinstance(check, Called) and len(again) < MOST_REPEATS:
-                twice = msgspec.structs.replace(check, at_least=check.at_least + 1)
-                again.append(All([twice, once_more]))
-        return Any([limit, *again]) if again else limit
 
     def _outcome(self, effects: list[Effect], checks: list[Check], rest: Check | None) -> Item:
         done = ", ".join(f"`{name}`{f' {count} times' if count > 1 else ''}" for name, count in _tools(effects).items())
@@ -149,7 +96,7 @@ class FrozenRun:
     def _effect(self, effect: Effect, check: Check, wanted: list[Wanted]) -> Item:
         times = f" {effect.times} times" if effect.times > 1 else ""
         how = with_arguments(wanted[:6])
-        answer = ", without an error," if self._answered(effect.tool) else ""
+        answer = ", without an error," if self._limits.answered(effect.tool) else ""
         return self._item(
             f"effect-{effect.tool}",
             "major",

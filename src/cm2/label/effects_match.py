@@ -16,6 +16,7 @@ a tool handed out are matched by where they came from altogether (`cm2.label.arg
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from cm2.dialogue import Tool
 from cm2.judge.checks import State, matches
 from cm2.judge.statement import number_of
 from cm2.judge.text import fold
-from cm2.judge.values import argument, is_number, leaves, member
+from cm2.judge.values import argument, is_number, leaves, member, walk
 from cm2.label.arguments import Arguments, Wanted, is_reference
 from cm2.label.effects_net import Effect, is_minted
 from cm2.label.heard import Heard, spellings
@@ -67,7 +68,7 @@ class Matching:
         source, schema = effect.source, tool.parameters if tool else {}
         if self.ids == "origin":
             return [self._by_origin.of(source, tool, state)]
-        given = {key: value for key, value in source.call.arguments.items() if value is not None}
+        given = {key: value for key, value in source.call.arguments.items() if value is not None and _is_json(value)}
         paired = _paired(given)
         plain = [
             one
@@ -175,6 +176,11 @@ def _is_own_words(key: str, value: Any) -> bool:
     if spellings(value):
         return False
     return bool(_OWN_WORDS & set(words(key))) or len(value.split()) > 2 * _LONG
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value can be written down: infinities, which some parsers let through, cannot."""
+    return not any(isinstance(each, float) and not math.isfinite(each) for each in walk(value, keys=False))
 
 
 def _paired(given: dict[str, Any]) -> list[str]:

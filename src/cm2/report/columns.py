@@ -28,7 +28,8 @@ class Columns:
         named = pa.dictionary(pa.int32(), pa.string())
         columns: dict[str, Any] = {
             "dialogue": pa.string(), "rollout": pa.string(), "line": pa.int64(), "score": pa.float64(),
-            "penalty": pa.float64(), "critical_failures": pa.int32(), "variant": pa.int32(), "turn": pa.int32(), "item": pa.string(), "duty": named, "severity": named,
+            "penalty": pa.float64(), "critical_failures": pa.int32(),
+            "variant": pa.int32(), "turn": pa.int32(), "item": pa.string(), "duty": named, "severity": named,
             "owner": named, "weight": pa.float64(), "result": named, "step": pa.int32(), "judge": named,
             "reason": pa.string(), "unscored_because": named, "tool": named, "step_class": named, "cause": pa.string(),
             "cost": pa.float64(),
