@@ -14,7 +14,7 @@ from cm2.assure.outcomes import Outcome, decide_outcomes
 from cm2.checklist import Checklist
 from cm2.errors import CM2Error, told
 from cm2.judge import Judge
-from cm2.judge.judge import AsyncJudge
+from cm2.judge.judge import AsyncJudge, judge_dialogue, needs_end
 from cm2.llm import BudgetReached, ProviderError
 from cm2.llm.flow import ordered
 from cm2.verdict import WHOLE, Verdict, unscored
@@ -33,11 +33,14 @@ def judge_runs(runs: Iterable[Run], judge: Judge, width: int, problems: list[str
 
     async def work(run: Run) -> dict[int, list[Verdict]]:
         said: dict[int, list[Verdict]] = {}
-        for checklist in (one for group in run.checklists for one in group):
+        every = [one for group in run.checklists for one in group]
+        # At once where the judge takes a whole dialogue in one question, else one turn after the other.
+        for together in [every] if needs_end(asking) else [[one] for one in every]:
             if run.lost or broken:
                 break
             try:
-                said[id(checklist)] = await asking.judge_async(run.dialogue, checklist.turn, checklist)
+                found = await judge_dialogue(asking, run.dialogue, together)
+                said |= {id(checklist): mine for checklist, mine in zip(together, found, strict=True)}
             except (ProviderError, BudgetReached) as error:
                 if isinstance(error, BudgetReached) or error.fatal:
                     broken.append(error)

@@ -16,7 +16,7 @@ import msgspec
 from cm2.assure.monitor_log import Result, Why
 from cm2.assure.outcomes import Outcome, decide_outcomes
 from cm2.checklist import Checklist, Severity, Task
-from cm2.judge.job import Job, judge_turn
+from cm2.judge.job import Job, judge_job
 from cm2.judge.judge import AsyncJudge, Judge
 from cm2.judge.stored import Stored
 from cm2.llm.flow import ordered
@@ -114,7 +114,7 @@ class Judges:
             mine, rollout = work
             job = Job(mine, rollout, self.checklists(mine))
             asked = cast(AsyncJudge, self.judge)
-            turns = [await judge_turn(job, checklist, asked, self._empty) for checklist in job.checklists]
+            turns = await judge_job(job, asked, self._empty)
             return self._found(mine, rollout, job.checklists, [verdict for turn in turns for verdict in turn.new])
 
         yield from ordered(items, one, width)

@@ -22,7 +22,7 @@ from cm2.errors import CM2Error
 VERBS = (  # in the order that the help shows
     *("import", "inspect", "filter", "compress", "select", "label", "draft", "lint", "judge", "report"),
     *("gate", "compare", "audit", "monitor", "export", "generate"),
-    *("rollout", "simulate", "worlds", "sft", "rl", "evaluate", "demo", "study"),
+    *("rollout", "simulate", "worlds", "sft", "rl", "evaluate", "plan", "demo", "study"),
 )
 MODULES = {
     "import": ("import_",),

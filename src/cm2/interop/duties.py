@@ -16,7 +16,7 @@ from cm2.imports.notes import Notes, Place
 from cm2.imports.schemas import read_tools
 from cm2.imports.talk import Talk
 from cm2.judge import ChecksJudge, Judge
-from cm2.judge.judge import AsyncJudge
+from cm2.judge.judge import AsyncJudge, judge_dialogue, wait
 from cm2.policy import Policy, load_policy
 
 SAID = 300
@@ -41,6 +41,8 @@ class Duties:
 
     def outcomes(self, dialogue: Dialogue) -> list[Outcome]:
         """How every duty came out in the dialogue."""
+        if hasattr(self.judge, "judge_async"):
+            return wait(self.outcomes_async(dialogue))
         checklists = self.policy.checklists(dialogue)
         verdicts = [one for each in checklists for one in self.judge.judge(dialogue, each.turn, each)]
         return decide_outcomes(dialogue, "", checklists, verdicts)
@@ -50,7 +52,7 @@ class Duties:
         if not hasattr(self.judge, "judge_async"):
             return self.outcomes(dialogue)
         judge, checklists = cast(AsyncJudge, self.judge), self.policy.checklists(dialogue)
-        verdicts = [one for each in checklists for one in await judge.judge_async(dialogue, each.turn, each)]
+        verdicts = [one for each in await judge_dialogue(judge, dialogue, checklists) for one in each]
         return decide_outcomes(dialogue, "", checklists, verdicts)
 
 
