@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cm2.assure.flaky import holm
-from cm2.assure.paired import benjamini_hochberg, contrast, mcnemar, newcombe, smallest
+from cm2.assure.multiple import benjamini_hochberg, holm
+from cm2.assure.paired import contrast, mcnemar, newcombe, smallest
 from cm2.evals import intervals
 from cm2.evals.intervals import bootstrap, sign_flips
 

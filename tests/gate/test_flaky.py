@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cm2.assure.flaky import Record, fell, holm, needed_repeats, power, settle
+from cm2.assure.flaky import Record, fell, needed_repeats, power, settle
 from cm2.assure.gate_case import Case
 from cm2.assure.gate_tally import bounds
+from cm2.assure.multiple import holm
 
 
 def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_falls_back():

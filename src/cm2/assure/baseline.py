@@ -17,8 +17,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from cm2.assure.flaky import Key, Record, holm
+from cm2.assure.flaky import Key, Record
 from cm2.assure.gate_case import Case, GateResult, Rate
+from cm2.assure.multiple import holm
 from cm2.errors import DataError, Where
 from cm2.formats.store import Store
 
@@ -147,13 +148,14 @@ def pair(now: Iterable[Case], baseline: GateResult) -> tuple[list[Paired], dict[
 
 def chance(pairs: Sequence[tuple[Case, Case]]) -> float:
     """p of the one-sided test that the pass rates did not fall from the first to the second of each pair."""
-    from scipy import stats
-
     if all(before.runs == case.runs == 1 for before, case in pairs):
         lost = sum(before.passed > case.passed for before, case in pairs)
         won = sum(before.passed < case.passed for before, case in pairs)
-        return float(stats.binomtest(lost, lost + won, 0.5, alternative="greater").pvalue) if lost + won else 1.0
+        from cm2.assure.paired import mcnemar  # here: it loads statistics that a gate without a baseline does not need
+
+        return mcnemar(lost, won, worse=True)
     import numpy as np
+    from scipy import stats
 
     shares = [(before.passed / before.runs, case.passed / case.runs) for before, case in pairs]
     changed = np.array([before - now for before, now in shares if abs(before - now) > 1e-12])

@@ -22,8 +22,8 @@ from cm2.assure import power as planning
 from cm2.assure.compare_read import Progress, Source, as_it_is, read_side
 from cm2.assure.compare_result import Change, Comparison, DutyChange, Flip, MetricChange, SideSummary
 from cm2.assure.compare_side import Cell, DutyInfo, Side
-from cm2.assure.flaky import holm
-from cm2.assure.paired import Contrast, benjamini_hochberg, contrast
+from cm2.assure.multiple import benjamini_hochberg, holm
+from cm2.assure.paired import Contrast, contrast
 from cm2.checklist import Severity
 from cm2.errors import ConfigError, DataError
 from cm2.policy import load_policy

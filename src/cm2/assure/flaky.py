@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from cm2.assure.gate_case import Case, Flakiness
+from cm2.assure.multiple import holm
 from cm2.assure.suite import Tolerate
 
 LONGEST = 100
@@ -43,19 +44,6 @@ class Record(msgspec.Struct):
 
 
 Key = tuple[str, str]
-
-
-def holm(ps: list[float]) -> list[float]:
-    """Holm's correction: the p-values at which each hypothesis falls, of the whole family together.
-
-    Sorted ascending, the i-th of m (from 0) is multiplied by m - i; none is smaller than the one before it, or above 1.
-    """
-    adjusted = [0.0] * len(ps)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
-        adjusted[index] = highest
-    return adjusted
 
 
 def fell(passed: int, failed: int, before: Record) -> float:

@@ -95,11 +95,18 @@ def contrast(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -
     )
 
 
-def mcnemar(lost: int, gained: int) -> float:
-    """McNemar's exact two-sided p, of the tasks that only A and that only B did right; 1 where none differs."""
+def mcnemar(lost: int, gained: int, worse: bool = False) -> float:
+    """McNemar's exact p, of the tasks that only A and that only B did right; 1 where none differs.
+
+    Args:
+        lost, gained: how many of each.
+        worse: ask one-sided, whether B is worse.
+    """
     from scipy import stats
 
-    return float(stats.binomtest(gained, lost + gained, 0.5).pvalue) if lost + gained else 1.0
+    if not lost + gained:
+        return 1.0
+    return float(stats.binomtest(lost, lost + gained, 0.5, "greater" if worse else "two-sided").pvalue)
 
 
 def newcombe(both: int, lost: int, gained: int, neither: int) -> tuple[float, float]:
@@ -132,10 +139,3 @@ def newcombe(both: int, lost: int, gained: int, neither: int) -> tuple[float, fl
 def smallest(moved: int) -> float:
     """The smallest two-sided p that McNemar's or the sign-flip test can give where so many tasks differ."""
     return min(1.0, 2.0 * 0.5**moved)
-
-
-def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
-    """The p-values corrected for the false discovery rate over all of them."""
-    from scipy import stats
-
-    return [float(p) for p in stats.false_discovery_control(list(ps), method="bh")] if ps else []
