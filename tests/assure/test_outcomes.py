@@ -169,6 +169,16 @@ def test_a_torn_last_line_is_left_out_and_half_a_surrogate_pair_is_read(tmp_path
     assert [each[3] for each in results(logs, store)] == ["pass"] * 4
 
 
+def test_a_row_that_does_not_read_is_told_of_and_raises_where_nobody_listens(tmp_path: Path):
+    logs, store = judged_file(tmp_path, rows(["a"], ["get"]))
+    Path(logs).write_text(Path(logs).read_text() + "{no json\n")
+    told: list[Any] = []
+    found = list(read_judged(logs, store, policy=POLICY, on_error=told.append))
+    assert [one.dialogue.id for one in found] == ["a"] and [row.line for row in told] == [2]
+    with pytest.raises(DataError, match=r"logs\.jsonl:2"):
+        results(logs, store)
+
+
 def test_a_store_of_another_kind_is_told_with_its_line(tmp_path: Path):
     logs, store = judged_file(tmp_path, rows(["a"], ["get"]))
     Path(store).write_text(Path(store).read_text() + "[]\n")

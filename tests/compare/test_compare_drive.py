@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from cm2.assure.drive import Actor, DriveConfig, drive, expected, read_prompt
+from cm2.assure.drive import Actor, DriveConfig, _played, drive, expected, read_prompt
 from cm2.cli import main as command_line
 from cm2.errors import ConfigError
 from cm2.llm import Endpoint
@@ -149,6 +149,19 @@ def test_two_prompts_of_one_model(tasks, tmp_path, capsys):
     prompt.write_text("You are another.\n")
     assert go(*argv, "--runs", str(tmp_path / "runs")) == 2  # the store was begun with another prompt
     assert "other data" in " ".join(capsys.readouterr().err.split())
+
+
+def test_tasks_that_do_not_read_keep_their_lines_under_another_prompt(tasks, tmp_path):
+    """So that the agent with its own prompt plays, and tells of, what the other does."""
+    lines = (tmp_path / "tasks.jsonl").read_text().splitlines()
+    broken = [lines[0], "{no json", '{"messages": 3}', *lines[1:]]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(broken) + "\n")
+    actor = Actor(endpoint=Endpoint("http://127.0.0.1:9", "m"), system="You are new.")
+    config = DriveConfig(tasks=tasks, folder=str(tmp_path), a=actor, b=actor)
+    _played(config, actor, str(tmp_path / "copy.jsonl"), whole=False)
+    copied = (tmp_path / "copy.jsonl").read_text().splitlines()
+    assert len(copied) == len(broken) and copied[1] == "{no json" and json.loads(copied[2]) == {"messages": 3}
+    assert {json.loads(line)["messages"][0]["content"] for line in [copied[0], *copied[3:]]} == {"You are new."}
 
 
 def test_a_policy_judges_what_both_did(tasks, tmp_path, capsys):

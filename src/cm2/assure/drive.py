@@ -162,10 +162,12 @@ def _played(config: DriveConfig, actor: Actor, copy: str, whole: bool) -> str:
     with RowWriter(copy) as out:
         for row in read_rows(config.tasks):
             if row.value is None:
+                out.write_text((row.raw or "").encode())  # rows that do not read stay, on their line, to be told of
                 continue
             try:
                 task = read_task(row.value, config.format, Where(file=config.tasks, line=row.line))
             except DataError:
+                out.write(row.value)
                 continue
             dialogue = task.dialogue
             if actor.system is not None:

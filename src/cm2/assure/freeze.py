@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import getpass
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -124,18 +125,26 @@ def _checklists(failed: list[Outcome]) -> list[Checklist]:
 def _judged(config: FreezeConfig, policy: Policy | None) -> Judged:
     assert config.verdicts is not None
     seen: list[str] = []
+    unread: list[Row] = []
     for judged in read_judged(
-        config.dialogues, config.verdicts, policy=policy, checklists=config.checklists, format=config.format
+        config.dialogues,
+        config.verdicts,
+        policy=policy,
+        checklists=config.checklists,
+        format=config.format,
+        on_error=unread.append,
     ):
         if (judged.dialogue.id, judged.rollout) == (config.dialogue, "" if config.run in ("", "1") else config.run):
             return judged
         seen.append(judged.dialogue.id)
-    raise _absent(config, seen)
+    raise _absent(config, seen, unread)
 
 
-def _absent(config: FreezeConfig, seen: list[str]) -> DataError:
+def _absent(config: FreezeConfig, seen: list[str], unread: Sequence[Row] = ()) -> DataError:
     known = ", ".join(dict.fromkeys(seen[:LISTED])) + (" …" if len(seen) > LISTED else "")
     which = f"run {config.run} of dialogue {config.dialogue!r}" if config.run else f"dialogue {config.dialogue!r}"
+    if unread:
+        known += f"; {len(unread)} lines do not read, the first is line {unread[0].line}: {unread[0].error}"
     return DataError(f"there is no {which}", where=Where(file=config.dialogues), fix=f"it has {known}")
 
 
@@ -175,7 +184,7 @@ def _dialogue(config: FreezeConfig) -> Dialogue:
         seen.append(task.dialogue.id)
         if task.dialogue.id == config.dialogue and seen.count(config.dialogue) == wanted:
             return task.dialogue
-    raise _absent(config, seen)
+    raise _absent(config, seen, ignored)
 
 
 def _bare(dialogue: Dialogue) -> Dialogue:

@@ -169,17 +169,17 @@ def read_judged(
         policy: the duties, where it was judged by a policy.
         checklists: the labelled file, where it was judged by another file's checklists.
         format: of both files of dialogues.
-        on_error: is told of rows that do not read.
+        on_error: is told of rows that do not read. Without it the first one raises.
 
     Raises:
-        DataError: a file is missing or of another kind.
+        DataError: a file is missing or of another kind; without `on_error`, a row does not read.
     """
     where = _Places(verdicts)
     lent: dict[str, list[Checklist]] | None = None
     if checklists is not None:
         lent = {task.dialogue.id: task.checklists for _, task in read_tasks(checklists, format, on_error=on_error)}
     seen: dict[str, int] = {}
-    for line, task in read_tasks(dialogues, format, on_error=on_error or (lambda row: None)):
+    for line, task in read_tasks(dialogues, format, on_error=on_error):
         dialogue = task.dialogue
         seen[dialogue.id] = seen.get(dialogue.id, 0) + 1
         rollout = str(seen[dialogue.id]) if seen[dialogue.id] > 1 else ""
