@@ -198,8 +198,10 @@ class AnswerCache:
         try:
             # Whoever is killed loses nothing that was committed; a power cut may lose the last moments, never the file.
             db.execute("PRAGMA synchronous = NORMAL")
-            application = db.execute("PRAGMA application_id").fetchone()[0]
+            db.execute("BEGIN")  # both from one moment: another process may be making the tables just now
             tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            application = db.execute("PRAGMA application_id").fetchone()[0]
+            db.execute("COMMIT")
             if application != APPLICATION and tables:
                 fix = "name another file with --cache"
                 raise ConfigError("is a database, but not of answers", where=Where(file=self.path), fix=fix)
@@ -210,8 +212,7 @@ class AnswerCache:
                 return _nothing()
             with self._alone():
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(_TABLES)
-                db.execute(f"PRAGMA application_id = {APPLICATION}")
+                db.executescript(f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION}; {_TABLES} COMMIT;")
             return db
         except BaseException:
             db.close()
