@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 
@@ -55,10 +56,15 @@ def _unknown(name: str, tools: Tools) -> str:
     return f"no tool is named '{name}'" + (f"; '{close}' is" if close else "")
 
 
+@lru_cache(maxsize=4096)
+def _in_order(shape: str, greeting: bool) -> bool:
+    order = _ORDER_AFTER_GREETING if greeting else _ORDER
+    return order.fullmatch(shape) is not None
+
+
 def role_order(row: Reading, tools: Tools, profile: Profile, found: Findings) -> None:
     """Rule 2: turns of user, calls and responses, reply. How many responses come is rule 3's business."""
-    order = _ORDER_AFTER_GREETING if profile.greeting else _ORDER
-    if order.fullmatch(row.shape):
+    if _in_order(row.shape, profile.greeting):
         return
     rule, before = "role_order", ""
     for index, letter in enumerate(row.shape):
