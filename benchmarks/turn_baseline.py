@@ -44,6 +44,7 @@ ESTIMATORS = {
     "turn survivors/own": Credit(level="turn", turn_baseline="survivors"),
     "turn survivors/to_go": Credit(level="turn", turn_baseline="survivors", turn_credit="to_go"),
     "step": Credit(level="step"),
+    "blend": Credit(level="blend"),
 }
 
 

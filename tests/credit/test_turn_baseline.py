@@ -56,8 +56,12 @@ def test_the_groups_are_all_there_is(groups):
     assert groups.probabilities(THETA).sum() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("credit", [Credit(), Credit(level="turn", turn_credit="to_go")], ids=["trajectory", "to_go"])
-def test_trajectory_and_turn_to_go_against_the_group_follow_the_gradient_exactly(groups, credit):
+@pytest.mark.parametrize(
+    "credit",
+    [Credit(), Credit(level="turn", turn_credit="to_go"), Credit(level="blend")],
+    ids=["trajectory", "to_go", "blend"],
+)
+def test_trajectory_turn_to_go_against_the_group_and_blend_follow_the_gradient_exactly(groups, credit):
     np.testing.assert_allclose(expected(groups, credit), groups.problem.gradient(THETA), atol=1e-12)
 
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cm2.credit.blend import blend, situations
 from cm2.credit.config import Credit, Normalise, TurnBaseline, TurnCredit
-from cm2.credit.satisfaction import Bools, Floats, backfilled, eligible
+from cm2.credit.flips import corrected
+from cm2.credit.satisfaction import Bools, Floats, backfilled, earned, eligible
 from cm2.credit.score import Score
 from cm2.errors import DataError, Where
 
@@ -79,7 +81,15 @@ def turn(
     return np.where(reached, centred(credits, normalise), 0.0)
 
 
-def step(satisfied: Bools, depends: Bools, weights: Floats, scored: Bools, normalise: Normalise = "none") -> Floats:
+def step(
+    satisfied: Bools,
+    depends: Bools,
+    weights: Floats,
+    scored: Bools,
+    normalise: Normalise = "none",
+    backfill: bool = True,
+    worth: Floats | None = None,
+) -> Floats:
     """Eq. 8 to 10 for one checklist: A[i, s].
 
     b[c] = mean_j ever[j, c], ever[j, c] = whether c is satisfied when rollout j leaves the turn (never reached: no)
@@ -90,15 +100,19 @@ def step(satisfied: Bools, depends: Bools, weights: Floats, scored: Bools, norma
         satisfied: [i, s, c] for the states x_0 … x_S, shorter turns padded with their last state.
         depends, weights: of the checklist.
         scored: [i, c]; an unscored item leaves b[c] and F_norm, and is never eligible.
+        backfill: False puts r[i, s, c] (eq. 2) in the place of r~[i, s, c].
+        worth: [i], what the turn counts for rollout i behind a graded gate; it multiplies r~ and ever. None: 1.
     """
-    ever = np.where(scored, satisfied[:, -1].astype(float), np.nan)
+    counts = np.ones(len(satisfied)) if worth is None else worth
+    ever = np.where(scored, satisfied[:, -1] * counts[:, None], np.nan)
     b = group_mean(ever)
     f_norm = np.ones_like(b)
     if normalise == "std":
         n = scored.sum(axis=0)
         squares = np.where(scored, ever - b, 0.0) ** 2
         f_norm = np.sqrt(squares.sum(axis=0) / np.maximum(n - 1, 1)) + EPSILON
-    by_item = (backfilled(satisfied, depends) - b) / f_norm
+    paid = backfilled(satisfied, depends) if backfill else earned(satisfied, depends)
+    by_item = (paid * counts[:, None, None] - b) / f_norm
     shares = (eligible(satisfied, depends) & scored[:, None, :]) * weights
     total = shares.sum(axis=-1)
     averaged: Floats = (shares * by_item).sum(axis=-1) / np.where(total > 0, total, 1.0)
@@ -170,18 +184,27 @@ def spread(steps: Mapping[tuple[int, int], float], segments: Iterable[tuple[int,
 
 def _of_level(scores: list[Score], credit: Credit) -> list[Steps]:
     if credit.level == "step":
-        return _by_step(scores, credit.normalise)
+        return _by_step(scores, credit.normalise, credit.backfill)
+    flip = credit.judge_flip
+    rewards = np.stack([corrected(score, flip) if flip > 0 else score.turn_rewards for score in scores])
+    reached = np.array([score.steps for score in scores]) > 0
+    if credit.level == "blend":
+        here, turns = situations(scores)
+        by_place = blend(rewards, reached, here, turns, credit.normalise).tolist()
+        first = np.searchsorted(turns, np.arange(rewards.shape[1])).tolist()
+        return [
+            {(t, s): row[first[t] + s] for t, count in enumerate(score.steps) for s in range(count)}
+            for score, row in zip(scores, by_place, strict=True)
+        ]
     if credit.level == "turn":
-        rewards = np.stack([score.turn_rewards for score in scores])
-        reached = np.array([score.steps for score in scores]) > 0
         by_turn = turn(rewards, reached, credit.normalise, credit.turn_baseline, credit.turn_credit)
         return [_everywhere(score, row) for score, row in zip(scores, by_turn.tolist(), strict=True)]
-    rewards = np.array([score.reward for score in scores], dtype=float)
-    by_rollout = trajectory(rewards, credit.normalise).tolist()
+    whole = np.array([score.reward for score in scores], dtype=float) if flip == 0 else np.nanmean(rewards, axis=1)
+    by_rollout = trajectory(whole, credit.normalise).tolist()
     return [_everywhere(score, [value] * len(score.steps)) for score, value in zip(scores, by_rollout, strict=True)]
 
 
-def _by_step(scores: list[Score], normalise: Normalise) -> list[Steps]:
+def _by_step(scores: list[Score], normalise: Normalise, backfill: bool = True) -> list[Steps]:
     """The step level: A[t, s] averaged over the checklists of the turn in which the rollout has scored items."""
     found: list[dict[tuple[int, int], list[float]]] = [{} for _ in scores]
     for place, first in scores[0].ledgers.items():
@@ -190,7 +213,8 @@ def _by_step(scores: list[Score], normalise: Normalise) -> list[Steps]:
         padding = [[(0, longest - len(ledger.satisfied)), (0, 0)] for ledger in ledgers]
         padded = [np.pad(each.satisfied, pad, mode="edge") for each, pad in zip(ledgers, padding, strict=True)]
         scored = np.stack([ledger.scored for ledger in ledgers])
-        values = step(np.stack(padded), first.depends, first.weights, scored, normalise)
+        worth = np.array([score.worth(place[0]) for score in scores])
+        values = step(np.stack(padded), first.depends, first.weights, scored, normalise, backfill, worth)
         for i, ledger in enumerate(ledgers):
             if ledger.weight > 0:
                 for s in range(len(ledger.satisfied) - 1):

@@ -24,6 +24,7 @@ import numpy as np
 
 from cm2.checklist import Checklist
 from cm2.credit.config import Reading
+from cm2.credit.graded import carried
 from cm2.credit.satisfaction import Bools, Floats, dependencies, earned, latch, scored, tally
 from cm2.errors import DataError, Where
 from cm2.verdict import WHOLE, Verdict
@@ -39,6 +40,8 @@ class Ledger:
     satisfied: Bools
     """satisfied[s, c] for the states x_0 … x_S; one state where the turn was never reached."""
     scored: Bools
+    met: Floats
+    """met[s, c] for each step: what the judges said before anything latched; nan is unscored."""
 
     @cached_property
     def weight(self) -> float:
@@ -72,18 +75,25 @@ class Score:
     steps: tuple[int, ...]
     ledgers: Mapping[tuple[int, int], Ledger]
     """By (turn, variant), in that order."""
+    carried: Floats | None = None
+    """m[t]: what each turn counts behind a graded gate (`cm2.credit.graded`); None: every turn counts 1."""
 
     def of_turn(self, turn: int) -> list[Ledger]:
         """The ledgers of a turn: one a variant."""
         return [ledger for (t, _), ledger in self.ledgers.items() if t == turn]
 
+    def worth(self, turn: int) -> float:
+        """m[t]: what the turn counts."""
+        return 1.0 if self.carried is None else float(self.carried[turn])
+
     @cached_property
     def turn_rewards(self) -> Floats:
-        """R_t of each turn, averaged over its checklists; 0 where it has none, nan where nothing of it is scored."""
+        """R_t of each turn, averaged over its checklists; 0 where it has none, nan where nothing of it is scored.
+        Behind a graded gate m[t]·R_t."""
         rewards = np.zeros(len(self.steps))
         for turn in {turn for turn, _ in self.ledgers}:
             known = [ledger.reward for ledger in self.of_turn(turn) if ledger.weight > 0]
-            rewards[turn] = np.mean(known) if known else np.nan
+            rewards[turn] = self.worth(turn) * np.mean(known) if known else np.nan
         return rewards
 
     @property
@@ -104,7 +114,7 @@ class Score:
         added: dict[tuple[int, int], float] = {}
         for turn, count in enumerate(self.steps):
             known = [ledger.step_rewards for ledger in self.of_turn(turn) if ledger.weight > 0]
-            shares = np.mean(known, axis=0) / self._turns if known else np.zeros(count)
+            shares = self.worth(turn) * np.mean(known, axis=0) / self._turns if known else np.zeros(count)
             added |= {(turn, step): float(share) for step, share in enumerate(shares)}
         return added
 
@@ -133,6 +143,7 @@ def score(
     steps_per_turn: Sequence[int],
     reference_turns: int,
     reading: Reading = "gated",
+    discount: float = 1.0,
 ) -> Score:
     """Score one rollout.
 
@@ -142,6 +153,7 @@ def score(
         steps_per_turn: how many steps the rollout took in each turn that it began.
         reference_turns: L, how many turns the reference has.
         reading: see `Credit.reading`.
+        discount: what a turn counts for each earlier turn that left a strict item unsatisfied; see `Credit.discount`.
 
     Raises:
         DataError: checklists, verdicts and counts do not fit together (see `ledgers_of`, `tally`, `dependencies`).
@@ -151,6 +163,7 @@ def score(
             f"the rollout has {len(steps_per_turn)} turns, its reference {reference_turns}",
             fix="pass the step counts of the rollout and the number of turns of its own reference",
         )
+    checklists = list(checklists)
     steps = (*steps_per_turn, *[0] * (reference_turns - len(steps_per_turn)))
     by_place: dict[tuple[int, int], list[Verdict]] = {}
     for verdict in verdicts:
@@ -161,7 +174,22 @@ def score(
         )
         for checklist in fitting(checklists, reference_turns)
     }
-    return Score(steps, ledgers)
+    return Score(steps, ledgers, _carried(checklists, by_place, steps, discount) if discount < 1 else None)
+
+
+def _carried(
+    checklists: Sequence[Checklist],
+    verdicts: Mapping[tuple[int, int], list[Verdict]],
+    steps: Sequence[int],
+    discount: float,
+) -> Floats:
+    """m[t], with the gate's own question: whether a strict item is unsatisfied when a turn that was taken ends."""
+    missed = [False] * len(steps)
+    for checklist in checklists:
+        if 0 <= (turn := checklist.turn) < len(steps) and steps[turn]:
+            mine = verdicts.get((turn, checklist.variant), ())
+            missed[turn] = missed[turn] or bool(unmet_strict(checklist, mine, steps[turn]))
+    return carried(missed, 1.0 - discount)
 
 
 def fitting(checklists: Iterable[Checklist], reference_turns: int) -> list[Checklist]:
@@ -201,6 +229,7 @@ def ledger(checklist: Checklist, verdicts: Iterable[Verdict], steps: int, readin
         depends=depends,
         satisfied=latch(met, depends, reading),
         scored=scored(met, depends, reading),
+        met=met,
     )
 
 
