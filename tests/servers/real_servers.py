@@ -90,8 +90,9 @@ def _vllm(folder: Path) -> Iterator[tuple[str, str]]:
     # `vllm serve` asks for a distribution called "vllm", which the CPU build is not; its module starts all the same.
     command = [interpreter, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", model, "--served-model-name", "small", "--dtype", "bfloat16", "--max-model-len", "8192"]
-    command += ["--enable-prefix-caching", "--host", "127.0.0.1", "--port", str(port)]
-    more = {"VLLM_CPU_KVCACHE_SPACE": "2"}
+    command += ["--enable-prefix-caching", "--logprobs-mode", "processed_logprobs"]  # as rollouts of a training need it
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    more = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_SERVER_DEV_MODE": "1"}
     with _http(command, port, "vllm", folder, **more):
         yield f"http://127.0.0.1:{port}/v1", "small"
 

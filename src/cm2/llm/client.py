@@ -139,11 +139,14 @@ class ChatClient:
         transport: httpx transport, for tests.
     """
 
+    path = "/chat/completions"
+    """Below the base URL."""
+
     def __init__(self, endpoint: Endpoint, *, seed: int = 0, transport: httpx.AsyncBaseTransport | None = None):
         self.endpoint = endpoint
         self._rng = random.Random(seed)
         parts = urlsplit(endpoint.base_url)
-        path, host = parts.path.rstrip("/") + "/chat/completions", parts.netloc.rpartition("@")[2]
+        path, host = parts.path.rstrip("/") + self.path, parts.netloc.rpartition("@")[2]
         self._url = urlunsplit(parts._replace(path=path, netloc=host))
         user = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
@@ -206,7 +209,7 @@ class ChatClient:
             raise ProviderError(self._scrub(text), again=True) from error
         rates = read_rates(response.headers)
         if response.status_code == 200:
-            completion = None if content is None else _read(content, rates)
+            completion = None if content is None else self._read(content, rates)
             if completion is None:
                 told, spent = self._told(content or b"")
                 said = f"{self.endpoint.name}: the answer is no chat completion: {told}".rstrip(": ")
@@ -264,6 +267,11 @@ class ChatClient:
             rates=rates,
             ended=spent,
         )
+
+    @staticmethod
+    def _read(content: bytes, rates: Rates) -> Completion | None:
+        """The answer, None where it is no completion."""
+        return _read(content, rates)
 
     def _told(self, content: bytes) -> tuple[str, bool]:
         """What the server says of its failure, and whether it is that no money is left."""

@@ -81,6 +81,7 @@ class Replicas:
     Args:
         model: the role's model.
         concurrency: calls at once at each address, where the model does not say.
+        client: how an address is asked.
         transport: httpx transport, for tests.
         sleep: for tests.
     """
@@ -90,6 +91,7 @@ class Replicas:
         model: RoleModel,
         concurrency: int = 64,
         *,
+        client: type[ChatClient] = ChatClient,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ):
@@ -107,10 +109,9 @@ class Replicas:
                 backoff=model.backoff,
                 longest_wait=model.longest_wait,
             )
-            client = ChatClient(endpoint, seed=number, transport=transport)
             most = model.concurrency or concurrency
             limiter = Limiter(most, model.requests_per_minute, model.tokens_per_minute, model.longest_wait)
-            self.replicas.append(Replica(client, limiter))
+            self.replicas.append(Replica(client(endpoint, seed=number, transport=transport), limiter))
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import linear
 
@@ -21,7 +22,8 @@ from cm2.rollout.paged import PagedCache
 
 _PREFILL_TOKENS = 1024
 """Longest ragged pass; more tokens than that are read in several."""
-_LINEARS = ("qkv", "o", "gate_up", "down")
+_ROWS = 16
+"""Rows of a typical product, which the packing of weights is made for."""
 
 
 def native_dtype() -> torch.dtype:
@@ -59,7 +61,7 @@ def is_lean(model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _merged(model: Any) -> Iterator[Any]:
+def merged(model: Any) -> Iterator[Any]:
     """The base model, with PEFT adapters added into its weights while the context lasts."""
     while hasattr(model, "module"):
         model = model.module
@@ -73,14 +75,26 @@ def _merged(model: Any) -> Iterator[Any]:
         model.unmerge_adapter()
 
 
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies few rows by weights of this type faster once they lie as it wants them."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 and torch.backends.mkldnn.is_available() and _has_avx2()
+
+
+def _has_avx2() -> bool:
+    probe = getattr(torch.cpu, "_is_avx2_supported", None)
+    return bool(probe is not None and probe())
+
+
 class _Linear:
     """x @ weight.T + bias with a weight that was packed for the processor once; `weight` is a copy that it may keep."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype):
         weight = weight.detach().to(dtype).contiguous()
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
-        self.packed = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 64) if self.packed else weight
+        self.packed = _packs(dtype)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS) if self.packed else weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed:
@@ -118,7 +132,7 @@ class LlamaWeights:
     @torch.no_grad()
     def update(self, model: Any) -> None:
         """Copy the weights that `model` has now."""
-        with _merged(model) as core:
+        with merged(model) as core:
             self.linears: list[dict[str, _Linear]] = []
             self.norms: list[tuple[torch.Tensor, torch.Tensor]] = []
             for layer in core.model.layers:
@@ -193,18 +207,27 @@ class LlamaEngine:
 
     def extend(self, rows: list[int], ids: list[list[int]]) -> torch.Tensor:
         """See `Engine.extend`; unlike there, rows may be left out."""
+        return self.read(rows, ids, [1] * len(rows))
+
+    def trim(self, rows: list[int], lengths: list[int]) -> None:
+        """Forget what stands in these rows beyond their first so many ids."""
+        for row, length in zip(rows, lengths, strict=True):
+            self.cache.trim(row, length)
+
+    def read(self, rows: list[int], ids: list[list[int]], wanted: list[int]) -> torch.Tensor:
+        """Append ids to rows. Returns logits after each of the last `wanted[i]` ids of row i: (sum, vocabulary)."""
         found, start = [], 0
         while start < len(rows):
             stop, tokens = start, 0
             while stop < len(rows) and (stop == start or tokens + len(ids[stop]) <= _PREFILL_TOKENS):
                 tokens += len(ids[stop])
                 stop += 1
-            found.append(self._pass(rows[start:stop], ids[start:stop]))
+            found.append(self._pass(rows[start:stop], ids[start:stop], wanted[start:stop]))
             start = stop
         return torch.cat(found) if len(found) > 1 else found[0]
 
-    def _pass(self, rows: list[int], ids: list[list[int]]) -> torch.Tensor:
-        """One ragged forward pass; logits after the last id of each row: (rows, vocabulary)."""
+    def _pass(self, rows: list[int], ids: list[list[int]], wanted: list[int]) -> torch.Tensor:
+        """One ragged forward pass; see `read`."""
         weights, cache = self.weights, self.cache
         counts = [len(piece) for piece in ids]
         cache.plan(rows, counts)
@@ -217,6 +240,7 @@ class LlamaEngine:
             attended = cache.attention(layer, linears["qkv"](x))
             x = cache.add_norm(hidden, linears["o"](attended), before_mlp, weights.eps)
             delta = linears["down"](cache.silu_mul(linears["gate_up"](x)))
-        last = torch.tensor(counts).cumsum(0) - 1
+        ends = np.cumsum(counts)
+        last = torch.from_numpy(np.concatenate([np.arange(e - n, e) for e, n in zip(ends, wanted, strict=True)]))
         hidden, delta = hidden[last], delta[last]
         return weights.head(cache.add_norm(hidden, delta, weights.final_norm, weights.eps))

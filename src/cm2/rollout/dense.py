@@ -52,6 +52,10 @@ class DenseCache:
         self.lengths[new] = length
         return new
 
+    def trim(self, row: int, length: int) -> None:
+        """Forget what stands in the row beyond its first `length` positions."""
+        self.lengths[row] = length
+
     def close(self, row: int) -> None:
         """Free the row's slot."""
         self.lengths[row] = 0

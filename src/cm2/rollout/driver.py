@@ -11,6 +11,9 @@ An environment whose judge or world must be awaited (`Environment.asynchronous`)
 `cm2.llm.flow`; its rollout sleeps meanwhile, with its row of the cache, and the others are decoded on. The order in
 which answers arrive then decides which rollouts share a forward pass: such a run repeats up to rounding only.
 
+An engine that can take ids back is given guesses of what comes next (`cm2.rollout.drafts`) and then reads several ids
+of a rollout in one pass; what is drawn does not change.
+
 Sampled ids are kept as they were sampled. A rollout's `Segment`s, each a `prompt` (rendered, never trained) and
 `tokens` (sampled, with log-probabilities), are together exactly the ids that the model read.
 
@@ -29,11 +32,13 @@ from typing import Any
 
 import numpy as np
 
+from cm2.dialogue import Dialogue
 from cm2.errors import MissingExtra
 from cm2.llm import flow
-from cm2.rollout.engine import Engine, HFEngine
-from cm2.rollout.environment import Environment, Observation
-from cm2.rollout.lives import Live, Shared, part, share, sleep, split
+from cm2.rollout.drafts import ORDERS, Draft
+from cm2.rollout.engine import Engine, HFEngine, Reading
+from cm2.rollout.environment import Environment, Observation, assistant_message, opening_messages, tool_message
+from cm2.rollout.lives import Live, Shared, part, settle, share, sleep, split
 from cm2.rollout.sampling import Sampling, draw, uniforms
 from cm2.rollout.template import ChatTemplate
 from cm2.rollout.trace import Rollout, Segment
@@ -49,6 +54,7 @@ class Driver:
         batch: how many rollouts are open at once, over all workers.
         workers: threads that decode; default one per core that torch may use. Models without a lean decoder use one.
         lean: use `LlamaEngine` where it can run the model (None: yes).
+        drafts: guess ids ahead where the engine can take them back; changes how long it takes, not what is said.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Driver:
         batch: int = 64,
         workers: int | None = None,
         lean: bool | None = None,
+        drafts: bool = True,
     ):
         try:
             import torch
@@ -67,7 +74,7 @@ class Driver:
             raise MissingExtra("rollouts with local weights", "train") from problem
         self.template = ChatTemplate(tokenizer)
         self.sampling = Sampling() if sampling is None else sampling
-        self.batch = batch
+        self.batch, self.drafts = batch, drafts
         self.context = getattr(model.config, "max_position_embeddings", None) or 2**31
         self.engines: list[Engine]
         if lean is not False and _is_lean(model):
@@ -146,6 +153,7 @@ class Driver:
         waiting = deque(some for group in groups for some in split(group, room))
         open_: list[Shared] = []
         asleep: list[Shared] = []
+        draft = self._draft(groups) if self.drafts and isinstance(engine, Reading) else None
         try:
             with torch.inference_mode():
                 while waiting or open_ or asleep:
@@ -159,9 +167,16 @@ class Driver:
                         self._close(open_, engine, progress)
                     part(open_, engine)
                     logits = []
+                    guesses = self._guesses(open_, draft)
+                    guessed = any(ids for ids, _ in guesses)
                     if open_:
+                        rows = [shared.row for shared in open_]
                         given = [shared.lives[0].pending for shared in open_]
-                        logits.append(engine.extend([shared.row for shared in open_], given))
+                        if guessed and isinstance(engine, Reading):
+                            given = [ids + more for ids, (more, _) in zip(given, guesses, strict=True)]
+                            logits.append(engine.read(rows, given, [1 + len(more) for more, _ in guesses]))
+                        else:
+                            logits.append(engine.extend(rows, given))
                     if new:
                         rows, first = engine.start([group[0].pending for group in new])
                         logits.append(first)
@@ -170,7 +185,10 @@ class Driver:
                             for live in group:
                                 live.started = time.monotonic()
                     if logits:
-                        self._sample(open_, torch.cat(logits) if len(logits) > 1 else logits[0])
+                        guesses += [([], [])] * (len(open_) - len(guesses))
+                        self._sample(open_, torch.cat(logits) if len(logits) > 1 else logits[0], guesses, draft)
+                        if guessed and isinstance(engine, Reading):
+                            settle(open_, engine)
                         sleep(open_, asleep, engine)
                         self._close(open_, engine, progress)
         except BaseException:
@@ -209,26 +227,69 @@ class Driver:
                 asleep.remove(shared)
                 open_.append(shared)
 
-    def _sample(self, open_: list[Shared], logits: Any) -> None:
-        """Draw one token for each rollout and act on it; `logits` has a line for each of `open_`."""
-        import torch
+    def _draft(self, groups: list[list[Live]]) -> Draft:
+        """What is likely to be said, from the dialogues that the tasks were made from."""
+        draft = Draft()
+        for task in {id(group[0].environment.task): group[0].environment.task for group in groups}.values():
+            draft.learn(self.template.encode(self.template.render(task.dialogue.tools, messages_of(task.dialogue))))
+        return draft
 
-        lives = [live for shared in open_ for live in shared.lives]
-        if len(lives) > len(open_):
-            copies = torch.tensor([len(shared.lives) for shared in open_], device=logits.device)
-            logits = logits.repeat_interleave(copies, 0)
-        numbers = uniforms(
-            self.sampling.seed, np.array([live.seed for live in lives]), np.array([live.drawn for live in lives])
-        )
-        for live, token, logprob in zip(lives, *draw(logits, numbers, self.sampling), strict=True):
-            live.drawn += 1
-            live.length += 1
-            live.tokens.append(token)
-            live.logprobs.append(logprob)
-            live.pending = [token]
-            full = self._full(live)
-            if token in self.template.stop_ids or len(live.tokens) >= self.sampling.max_step_tokens or full:
-                self._act(live, full)
+    def _guesses(self, open_: list[Shared], draft: Draft | None) -> list[tuple[list[int], list[int]]]:
+        """For each row, ids that its rollouts may say next, with what `Draft` wants to know of them later."""
+        if draft is None:
+            return [([], []) for _ in open_]
+        rows, found = sum(len(shared.lives[0].pending) for shared in open_), []
+        for shared in open_:
+            live = shared.lives[0]
+            room = min(self.sampling.max_tokens, self.context) - live.length
+            most = min(room, self.sampling.max_step_tokens - len(live.tokens)) - 1
+            found.append(draft.guess(live.ids, most, rows, self.template.stop_ids))
+        return found
+
+    def _sample(
+        self, open_: list[Shared], logits: Any, guesses: list[tuple[list[int], list[int]]], draft: Draft | None
+    ) -> None:
+        """Draw the next id of each rollout and act on it, and go on as long as it is what was guessed.
+
+        `logits` has 1 + len(guess) lines for each of `open_`.
+        """
+        counts = [1 + len(ids) for ids, _ in guesses]
+        first = np.cumsum(counts) - counts
+        drawing = [(i, live) for i, shared in enumerate(open_) for live in shared.lives]
+        depth = 0
+        while drawing:
+            lines = [int(first[i]) + depth for i, _ in drawing]
+            whole = len(lines) == len(logits) and lines == list(range(len(lines)))
+            numbers = uniforms(
+                self.sampling.seed,
+                np.array([live.seed for _, live in drawing]),
+                np.array([live.drawn for _, live in drawing]),
+            )
+            drawn = draw(logits if whole else logits[lines], numbers, self.sampling)
+            going_on = []
+            for (i, live), token, logprob in zip(drawing, *drawn, strict=True):
+                self._say(live, token, logprob, draft)
+                guess, orders = guesses[i]
+                if depth < len(guess):
+                    assert draft is not None
+                    draft.told(orders[depth], token == guess[depth])
+                    if token == guess[depth] and live.due:
+                        going_on.append((i, live))
+            drawing, depth = going_on, depth + 1
+
+    def _say(self, live: Live, token: int, logprob: float, draft: Draft | None) -> None:
+        """Take down a drawn id; it may finish the rollout's action."""
+        live.drawn += 1
+        live.read = live.length
+        live.ids.append(token)
+        live.tokens.append(token)
+        live.logprobs.append(logprob)
+        live.pending = [token]
+        if draft is not None:
+            draft.heard(live.ids[-ORDERS[0] - 1 :])
+        full = self._full(live)
+        if token in self.template.stop_ids or len(live.tokens) >= self.sampling.max_step_tokens or full:
+            self._act(live, full)
 
     def _act(self, live: Live, full: bool) -> None:
         """Hand a finished action to the environment; what it answers becomes pending."""
@@ -251,7 +312,7 @@ class Driver:
         ended = live.tokens[-1] in self.template.stop_ids
         live.prompt = self.template.continuation(seen.new_messages, ended)
         live.pending = [live.tokens[-1], *live.prompt]
-        live.length += len(live.prompt)
+        live.ids += live.prompt
         live.tokens, live.logprobs = [], []
         if not (live.full or self._full(live)):
             return
@@ -263,6 +324,17 @@ class Driver:
     def _full(self, live: Live) -> bool:
         """Whether there is no room for another token."""
         return live.length + 1 >= min(self.sampling.max_tokens, self.context)
+
+
+def messages_of(dialogue: Dialogue) -> list[dict[str, Any]]:
+    """A recorded dialogue as an environment's messages."""
+    found = opening_messages(dialogue)
+    for number, turn in enumerate(dialogue.turns):
+        if number:
+            found.append({"role": "user", "content": turn.user})
+        for step in turn.steps:
+            found += [assistant_message(step), *(tool_message(response) for response in step.responses)]
+    return found
 
 
 def _is_lean(model: Any) -> bool:

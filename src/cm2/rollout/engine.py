@@ -6,7 +6,7 @@ share one padded cache. `LlamaEngine` (see `cm2.rollout.decode`) is our lean dec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,19 @@ class Engine(Protocol):
 
     def update_weights(self, model: Any) -> None:
         """Take the weights that `model` has now."""
+        ...
+
+
+@runtime_checkable
+class Reading(Engine, Protocol):
+    """An engine that can be given guesses: it tells the logits after several ids of a row, and takes ids back."""
+
+    def trim(self, rows: list[int], lengths: list[int]) -> None:
+        """Forget what stands in these rows beyond their first so many ids."""
+        ...
+
+    def read(self, rows: list[int], ids: list[list[int]], wanted: list[int]) -> torch.Tensor:
+        """As `extend`, with logits after each of the last `wanted[i]` ids of row i: (their sum, vocabulary)."""
         ...
 
 

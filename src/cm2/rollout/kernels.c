@@ -117,6 +117,7 @@ INLINE void rotate(const real *x, const float *c, const float *s, int half, floa
     }
 }
 
+#if defined(CM2_BF16) || defined(__AVX512F__)
 /* Scores of one block of 16 keys for G query heads. */
 INLINE void scores_of(const real *key, const pair *q, int G, int hd, float *out, int64_t stride) {
     vec even[4], odd[4];
@@ -146,6 +147,54 @@ INLINE void values_of(const int64_t *table, int64_t offset, int64_t length, int 
     for (int g = 0; g < G; g++)
         for (int c = 0; c < C; c++) store(out + g * hd + (c0 + c) * BLOCK, acc[g][c] * inverse[g]);
 }
+
+#else
+/* The same two for registers of 8 numbers, of which there are 16: sums that stay in them are what counts. */
+typedef float oct __attribute__((vector_size(32)));
+INLINE oct load8(const float *p) { oct v; memcpy(&v, p, sizeof v); return v; }
+INLINE void store8(float *p, oct v) { memcpy(p, &v, sizeof v); }
+
+INLINE void scores_of(const real *key, const pair *q, int G, int hd, float *out, int64_t stride) {
+    const float *query = (const float *)q;
+    oct sum[4][2];
+    for (int g = 0; g < G; g++) sum[g][0] = sum[g][1] = (oct){0};
+    for (int d = 0; d < hd; d++) {
+        oct low = load8(key + d * BLOCK), high = load8(key + d * BLOCK + 8);
+        for (int g = 0; g < G; g++) {
+            sum[g][0] += low * query[g * hd + d];
+            sum[g][1] += high * query[g * hd + d];
+        }
+    }
+    for (int g = 0; g < G; g++) { store8(out + g * stride, sum[g][0]); store8(out + g * stride + 8, sum[g][1]); }
+}
+
+INLINE void eights_of(const int64_t *table, int64_t offset, int64_t length, int G, int hd, int C, int from,
+                      const float *weights, int64_t stride, const float *inverse, real *out) {
+    oct acc[4][3];
+    for (int g = 0; g < G; g++)
+        for (int c = 0; c < C; c++) acc[g][c] = (oct){0};
+    for (int64_t start = 0; start < length; start += BLOCK) {
+        const float *value = (const float *)(table[start / BLOCK] + offset) + from;
+        int n = length - start < BLOCK ? (int)(length - start) : BLOCK;
+        for (int j = 0; j < n; j++)
+            for (int c = 0; c < C; c++) {
+                oct v = load8(value + j * hd + 8 * c);
+                for (int g = 0; g < G; g++) acc[g][c] += v * weights[g * stride + start + j];
+            }
+    }
+    for (int g = 0; g < G; g++)
+        for (int c = 0; c < C; c++) store8(out + g * hd + from + 8 * c, acc[g][c] * inverse[g]);
+}
+
+INLINE void values_of(const int64_t *table, int64_t offset, int64_t length, int G, int hd, int C, int c0,
+                      const pair *p, int64_t stride, const float *inverse, real *out) {
+    int from = c0 * BLOCK, stop = from + C * BLOCK;
+    for (; from + 24 <= stop; from += 24)
+        eights_of(table, offset, length, G, hd, 3, from, (const float *)p, stride, inverse, out);
+    for (; from < stop; from += 8)
+        eights_of(table, offset, length, G, hd, 1, from, (const float *)p, stride, inverse, out);
+}
+#endif
 
 /* Attention of G query heads that share one key head, over the first `length` positions of a row. */
 INLINE void attend(const Batch *b, const int64_t *table, int64_t keys, int64_t values, int64_t length, const pair *q,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 
-from cm2.rollout.engine import Engine
+from cm2.rollout.engine import Engine, Reading
 from cm2.rollout.environment import Environment, Observation
 from cm2.rollout.trace import Segment
 
@@ -26,8 +26,10 @@ class Live:
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.segments: list[Segment] = []
-        self.length = len(prompt)
-        """Ids of the rollout so far, pending ones included."""
+        self.ids: list[int] = list(prompt)
+        """All of the rollout so far, pending ones included."""
+        self.read = 0
+        """How many of them stand in the cache, each in its place; the row may hold guesses beyond."""
         self.drawn = 0
         self.started = time.monotonic()
         self.seconds = 0.0
@@ -36,12 +38,41 @@ class Live:
         self.full = False
         """Whether there is no room beyond that action."""
 
+    @property
+    def length(self) -> int:
+        """Ids of the rollout so far, pending ones included."""
+        return len(self.ids)
+
+    @property
+    def due(self) -> bool:
+        """Whether the model is to say its next id, with nothing to be read before."""
+        return self.pending == self.ids[-1:] and bool(self.tokens) and self.answer is None and not self.environment.done
+
 
 class Shared:
     """A row of the engine's cache and the rollouts that have come the same way, token for token."""
 
     def __init__(self, row: int, lives: list[Live]):
         self.row, self.lives = row, lives
+
+
+def settle(open_: list[Shared], engine: Reading) -> None:
+    """Cut rows back to what their rollouts have said, after guesses. Those that left the guess at other places than
+    their siblings get rows of their own."""
+    left: list[tuple[int, list[Live]]] = []
+    for shared in open_:
+        ways: dict[int, list[Live]] = {}
+        ended = [live for live in shared.lives if live.environment.done and live.answer is None]
+        for live in shared.lives:
+            if live not in ended:
+                ways.setdefault(live.read, []).append(live)
+        first, *others = ways.values() or [[]]
+        shared.lives = first + ended
+        left += [(shared.row, lives) for lives in others]
+    if left:
+        rows = engine.fork([row for row, _ in left])
+        open_ += [Shared(row, lives) for row, (_, lives) in zip(rows, left, strict=True)]
+    engine.trim([shared.row for shared in open_], [shared.lives[0].read for shared in open_])
 
 
 def part(open_: list[Shared], engine: Engine) -> None:

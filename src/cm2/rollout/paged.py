@@ -79,6 +79,13 @@ class PagedCache:
             self.readers[block] += 1
         return new
 
+    def trim(self, row: int, length: int) -> None:
+        """Forget what stands in the row beyond its first `length` positions."""
+        used = self._used(row)
+        self.lengths[row] = length
+        for block in self.tables[row, self._used(row) : used].tolist():
+            self._release(block)
+
     def close(self, row: int) -> None:
         """Give the row's blocks back."""
         for block in self.tables[row, : self._used(row)].tolist():
