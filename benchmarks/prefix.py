@@ -30,9 +30,10 @@ from cm2.rollout.sampling import Sampling
 from cm2.train.embedded import load_model
 from cm2.train.engine import make_trainer
 from cm2.train.progress import hush
-from cm2.train.rl import RlConfig, world_for
+from cm2.train.rl import RlConfig
 from cm2.train.roll import Roller, Row, rows_of
 from cm2.train.runs import Run
+from cm2.worlds import world_for
 from peers.options import console, parser_of
 from peers.trl_hotel import Clock, hotel_tasks
 
@@ -121,6 +122,7 @@ def main() -> None:
             trainer = make_trainer(run, config, model, tokenizer, args.tasks)
         if not trainer.shared_prefix:
             parser.error(f"the prefix-shared forward pass does not support the model {args.model}")
+        trainer.trunk = None  # packing alone: what frozen layers computed is not remembered
         trainer.roll = lambda indices, generation: rows
         trainer.current_gradient_accumulation_steps = 1
         model.train()

@@ -43,6 +43,17 @@ def test_another_run_is_refused_and_told_what_differs(tmp_path, change, told):
     open_run(tmp_path / "run").close()
 
 
+def test_a_run_of_an_earlier_version_goes_on_where_a_new_setting_is_at_its_default(tmp_path):
+    class Newer(Settings):
+        level: str = "trajectory"
+        probing: Settings = msgspec.field(default_factory=Settings)
+
+    open_run(tmp_path / "run").close()
+    Run(tmp_path / "run", "sft", Newer(), {"input": "abc"}).close()
+    with pytest.raises(ConfigError, match="level was 'trajectory', now 'step'"):
+        Run(tmp_path / "run", "sft", Newer(level="step"), {"input": "abc"})
+
+
 def test_a_second_process_at_the_same_folder_is_told_to_wait(tmp_path):
     with open_run(tmp_path / "run"), pytest.raises(CM2Error, match="another run is writing"):
         open_run(tmp_path / "run")
@@ -67,9 +78,9 @@ def test_resuming_takes_out_the_steps_that_come_again_and_a_torn_line(tmp_path):
         assert [(one["step"], one["loss"]) for one in run.metrics()] == [(1, 1.0), (2, 0.5), (3, 9.0)]
 
 
-def test_only_the_newest_complete_checkpoint_is_kept_and_a_failed_one_leaves_no_trace(tmp_path):
+def test_the_newest_two_complete_checkpoints_are_kept_and_a_failed_one_leaves_no_trace(tmp_path):
     with open_run(tmp_path / "run") as run:
-        for step in (2, 10):
+        for step in (1, 2, 10):
             with run.saving_checkpoint(step) as folder:
                 (folder / "weights").write_text(str(step))
         with pytest.raises(OSError, match="full"), run.saving_checkpoint(11) as folder:
@@ -77,7 +88,7 @@ def test_only_the_newest_complete_checkpoint_is_kept_and_a_failed_one_leaves_no_
             raise OSError("the disk is full")
         step, path = run.last_checkpoint()
         assert (step, (path / "weights").read_text()) == (10, "10")
-        assert [each.name for each in run.checkpoints_folder.iterdir()] == ["step-00000010"]
+        assert sorted(each.name for each in run.checkpoints_folder.iterdir()) == ["step-00000002", "step-00000010"]
 
 
 def test_what_a_killed_process_left_unfinished_is_swept_away(tmp_path):

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cm2.formats.jsonlines import encode
+from cm2.train.processes import leads
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
@@ -33,7 +34,12 @@ def add_column(table: Any, name: str, right: bool = False) -> None:
 
 
 def emit(summary: dict[str, Any], as_json: bool, show: Any = None) -> None:
-    """Print the summary: one JSON object under --json, else `show` (a rich renderable or a list of them)."""
+    """Print the summary: one JSON object under --json, else `show` (a rich renderable or a list of them).
+
+    Of several processes of one run the first one prints it.
+    """
+    if not leads():
+        return
     if as_json:
         try:
             text = orjson.dumps(summary, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -37,11 +37,15 @@ def register(app: typer.Typer) -> None:
         folder: Annotated[
             bool, typer.Option("--folder", help="Put the dialogues beside the page even where one file would do.")
         ] = False,
+        reproduce: Annotated[
+            bool,
+            typer.Option("--reproduce", help="Print the command that makes a training run anew, and what changed."),
+        ] = False,
         seed: Annotated[int, typer.Option(help="Of samples and examples.")] = 0,
         format: Annotated[str, typer.Option(help="Of the dialogues: auto, openai or nemotron.")] = "auto",
         as_json: Json = False,
     ) -> None:
-        """Report on a run; with --verdicts, which duties an agent's logs miss, how often, and how."""
+        """Report on a run (a training run without -o: its dashboard); with --verdicts, which duties logs miss."""
         from cm2.errors import ConfigError
 
         if verdicts is not None:
@@ -51,8 +55,16 @@ def register(app: typer.Typer) -> None:
             return
         if policy is not None or checklists is not None or folder:
             raise ConfigError("there are no verdicts to report on", fix="judge first, and name the store: --verdicts")
+        if reproduce:
+            _reproduce(source, as_json)
+            return
+        if outputs is None and _dashboard(source, as_json):
+            return
         if outputs is None or len(outputs) != 1 or outputs[0].endswith((".md", ".json", ".parquet")):
-            raise ConfigError("the report of a run is one HTML file", fix="add -o FILE.html; for logs add --verdicts")
+            raise ConfigError(
+                "the report of a run is one HTML file",
+                fix="add -o FILE.html, or name one training run's folder; for logs add --verdicts",
+            )
         _run(source, outputs[0], 24 if dialogues is None else dialogues, as_json)
 
 
@@ -65,6 +77,52 @@ def _diagnose(settings: dict[str, Any], as_json: bool) -> None:
     found = write_diagnosis(DiagnosisConfig(**settings), progress=lambda judged: track(judged, "reading"))
     notes = [Text(f"written: {name}") for name in found.outputs]
     emit(found.as_json(), as_json, None if as_json else [*terminal(found.diagnosis), *notes])
+
+
+def _dashboard(source: str, as_json: bool) -> bool:
+    """Write the dashboard of a training run's folder; False where it is none."""
+    from pathlib import Path
+
+    import msgspec
+    from rich.table import Table
+    from rich.text import Text
+
+    from cm2.report.dashboard import is_training, write_dashboard
+
+    if not is_training(Path(source)):
+        return False
+    page, summary = write_dashboard(Path(source))
+    table = Table(title=page.state)
+    for column in ("", "now", ""):
+        table.add_column(column, justify="right" if column else "left")
+    for tile in page.tiles:
+        table.add_row(tile.label, tile.value, tile.note)
+    notes = [f"alarm: {alarm}" for alarm in reversed(summary.alarms[:SHOWN])]
+    if len(summary.alarms) > SHOWN:
+        notes.append(f"… and {len(summary.alarms) - SHOWN} earlier alarms")
+    shown = [Text(page.headline), table, *map(Text, [*notes, *summary.problems[:SHOWN], f"written: {summary.output}"])]
+    emit(msgspec.to_builtins(summary), as_json, shown)
+    return True
+
+
+def _reproduce(source: str, as_json: bool) -> None:
+    from pathlib import Path
+
+    from cm2.cli.common import err
+    from cm2.train import settings
+    from cm2.train.inputs import digests_of
+    from cm2.train.reproduce import changed, command_of, shown
+    from cm2.train.rl_config import RlConfig
+
+    folder = Path(source)
+    command = command_of(folder)
+    differs = changed(folder, lambda config: digests_of(settings.check(RlConfig, config)))
+    if as_json:
+        emit({"run": source, "command": command, "changed": differs}, True)
+        return
+    typer.echo(shown(command))
+    for sentence in differs:
+        err.print(f"changed since: {sentence}", markup=False)
 
 
 def _run(source: str, output: str, dialogues: int, as_json: bool) -> None:

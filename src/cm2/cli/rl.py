@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from cm2.cli import rl_verl
 from cm2.cli.common import Json, emit
 
 
@@ -24,11 +25,19 @@ def register(app: typer.Typer) -> None:
         prompts: Annotated[int | None, typer.Option(help="Tasks an update. Default 8.")] = None,
         group: Annotated[int | None, typer.Option(help="Rollouts a task. Default 8.")] = None,
         probe: Annotated[int | None, typer.Option(help="Members run before a hopeless group is stopped.")] = None,
-        level: Annotated[str | None, typer.Option(help="trajectory (default), turn or step.")] = None,
+        level: Annotated[str | None, typer.Option(help="trajectory (default), turn, step or blend.")] = None,
         normalise: Annotated[str | None, typer.Option(help="none (default) or std.")] = None,
         reading: Annotated[str | None, typer.Option(help="gated (default) or strict.")] = None,
         turn_baseline: Annotated[str | None, typer.Option(help="group (default) or survivors.")] = None,
         turn_credit: Annotated[str | None, typer.Option(help="own (default) or to_go.")] = None,
+        algorithm: Annotated[str | None, typer.Option(help="grpo (default) or ppo.")] = None,
+        kl_in: Annotated[str | None, typer.Option(help="ppo: the KL penalty in the loss (default) or reward.")] = None,
+        backfill: Annotated[bool | None, typer.Option(help="Step level: credit earlier steps too (default).")] = None,
+        gate: Annotated[str | None, typer.Option(help="ends (default), graded or chance.")] = None,
+        strictness: Annotated[float | None, typer.Option(help="Of a gate that does not end. Default 0.5.")] = None,
+        curriculum: Annotated[int | None, typer.Option(help="Updates in which strictness rises to 1.")] = None,
+        resample: Annotated[int | None, typer.Option(help="Groups an update that may replace silent ones.")] = None,
+        importance: Annotated[str | None, typer.Option(help="none (default), token or sequence.")] = None,
         lr: Annotated[float | None, typer.Option(help="Learning rate. Default 2e-5.")] = None,
         beta: Annotated[float | None, typer.Option(help="KL coefficient. Default 1e-3; 0 needs no reference.")] = None,
         kl_gradient: Annotated[str | None, typer.Option(help="k3 (default) or unbiased.")] = None,
@@ -52,7 +61,22 @@ def register(app: typer.Typer) -> None:
         models: Annotated[str | None, typer.Option(metavar="YAML", help="The models that judge and simulate.")] = None,
         seed: Annotated[int | None, typer.Option(help="Order of tasks, worlds and draws. Default 0.")] = None,
         save_every: Annotated[float | None, typer.Option(help="Seconds between checkpoints. Default 300.")] = None,
+        heldout: Annotated[
+            str | None, typer.Option(metavar="TASKS", help="Tasks not trained on: the best model on them is kept.")
+        ] = None,
+        evaluate_every: Annotated[int | None, typer.Option(help="Steps between their evaluations. Default 20.")] = None,
+        on_alarm: Annotated[str | None, typer.Option(help="note (default), stop or off.")] = None,
+        outage_minutes: Annotated[
+            float | None, typer.Option(help="How long a server that is down is waited for. Default 10.")
+        ] = None,
         format: Annotated[str | None, typer.Option(help="auto (default), openai or nemotron.")] = None,
+        engine: rl_verl.Engine = "local",
+        gpus: rl_verl.Gpus = None,
+        nodes: rl_verl.Nodes = None,
+        gpu: rl_verl.Gpu = None,
+        template: rl_verl.Template = None,
+        launch: rl_verl.Start = None,
+        verl: rl_verl.Verl = None,
         as_json: Json = False,
     ) -> None:
         """Improve a policy on tasks by their checklists: roll out, judge, credit, update."""
@@ -62,8 +86,18 @@ def register(app: typer.Typer) -> None:
 
         hush()
         given = {name: value for name, value in locals().items() if name in RlConfig.__struct_fields__}
-        inner = {"judging": {"kind": judge}, "simulator": {"kind": simulator_kind}}
-        summary = train_rl(settings.load(RlConfig, config, given | {"input": source, "output": output}, inner))
+        inner = {
+            "ppo": {"kl_in": kl_in},
+            "judging": {"kind": judge},
+            "simulator": {"kind": simulator_kind},
+            "alarms": {"on_alarm": on_alarm},
+        }
+        recipe = settings.load(RlConfig, config, given | {"input": source, "output": output}, inner)
+        cluster: dict[str, Any] = {"gpus": gpus, "nodes": nodes, "gpu": gpu, "template": template}
+        if rl_verl.asked(engine, **cluster, launch=launch, verl=verl):
+            rl_verl.by_verl(recipe, as_json, **cluster, launch=launch, verl=verl)
+            return
+        summary = train_rl(recipe)
         done = "finished before; nothing to do" if summary["finished_before"] else f"{summary['updates']} updates"
         table = Table(title=f"{summary['run']}: {done}")
         for column in ("", "first fifth", "last fifth"):
@@ -76,6 +110,12 @@ def register(app: typer.Typer) -> None:
             f"{summary['seconds']:.0f} s, of it {summary['seconds_rollout']:.0f} s rollouts",
             f"KL to the start {_shown(summary['last_kl'])}; model: {summary['model']}",
         ]
+        if "best" in summary:
+            notes.append(
+                f"held-out reward: start {_shown(summary['start_heldout_reward'])}, last "
+                f"{_shown(summary['last_heldout_reward'])}; best {_shown(summary['best_heldout_reward'])} "
+                f"(step {summary['best_step']}): {summary['best']}"
+            )
         notes += [f"alarm: {alarm}" for alarm in summary.get("alarms", [])]
         emit(summary, as_json, [table, *notes, *summary["problems"]])
 

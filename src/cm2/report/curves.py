@@ -34,7 +34,7 @@ TITLES = {
     "seconds": "seconds a step",
 }
 """The usual metrics, in order; parts of `seconds` are in the time split instead."""
-UNPLOTTED = ("step", "time", "epoch")
+UNPLOTTED = ("step", "time", "epoch", "generation")
 MOST = 24
 """Charts of one training."""
 DRAWN = 600

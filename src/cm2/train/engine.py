@@ -13,8 +13,10 @@ from trl import GRPOConfig
 
 from cm2.errors import ConfigError
 from cm2.rollout.decode import unwrap
-from cm2.train import prefix
+from cm2.train import prefix, trunk
 from cm2.train.grpo import Trainer
+from cm2.train.ppo import PpoTrainer
+from cm2.train.processes import Processes
 from cm2.train.progress import hush
 from cm2.train.rl import RlConfig
 from cm2.train.runs import Run
@@ -42,7 +44,9 @@ class Deadline(TrainerCallback):
             control.should_training_stop = True
 
 
-def make_trainer(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: int) -> Trainer:
+def make_trainer(
+    run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: int, processes: Processes | None = None
+) -> Trainer:
     """A trainer whose data set is the numbers of the tasks.
 
     Raises:
@@ -54,7 +58,8 @@ def make_trainer(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: 
         freeze(model, config.layers)
     cuda = torch.cuda.is_available()
     bf16 = config.dtype == "bfloat16" or (config.dtype == "auto" and multiplies_bf16())
-    rows = config.prompts * config.group
+    processes = processes or Processes()
+    rows = config.prompts * config.group // processes.ranks
     args = GRPOConfig(
         output_dir=str(run.checkpoints_folder),
         max_steps=config.updates,
@@ -82,6 +87,7 @@ def make_trainer(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: 
         gradient_checkpointing=False,
         seed=config.seed,
         data_seed=config.seed,
+        ddp_find_unused_parameters=False,
         shuffle_dataset=True,
         save_strategy="no",
         logging_steps=1,
@@ -91,15 +97,20 @@ def make_trainer(run: Run, config: RlConfig, model: Any, tokenizer: Any, tasks: 
         dataloader_pin_memory=cuda,
     )
     data = Dataset.from_dict({"prompt": [str(i) for i in range(tasks)]})
-    trainer = Trainer(
-        model=model, args=args, train_dataset=data, processing_class=tokenizer, peft_config=_adapters(config)
-    )
+    parts = {"model": model, "args": args, "train_dataset": data, "processing_class": tokenizer}
+    parts["peft_config"] = _adapters(config)
+    trainer = PpoTrainer(ppo=config.ppo, **parts) if config.algorithm == "ppo" else Trainer(**parts)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the summary
-    trainer.run = run
+    trainer.run, trainer.processes = run, processes
     trainer.micro_tokens = config.micro_tokens
+    trainer.importance, trainer.importance_max = config.importance, config.importance_max
     trainer.shared_prefix = prefix.supports(trainer.model) and (
         trainer.ref_model is None or prefix.supports(trainer.ref_model)
     )
+    if trainer.shared_prefix:
+        models = [one for one in (trainer.model, trainer.ref_model) if one is not None]
+        trainer.plain_head = all(map(prefix.ends_in_its_head, models))
+        trainer.trunk = trunk.of(trainer.model, trainer.ref_model)
     return trainer
 
 

@@ -2,8 +2,9 @@
 
 Without a language model (the defaults) the judge is the compiled checks and tools are answered by a task's own world or
 by replay and its fallback. With one, judge and simulator ask through the door (`cm2.llm`), while other rollouts are
-decoded on; probes (`cm2.judge.probes`) keep an eye on the judge. Whatever fails there is never a reward: the rollout
-leaves its group; an update in which nothing is left, because nobody answers, stops the run at its last checkpoint.
+decoded on; probes (`cm2.judge.probes`) keep an eye on the judge. A server that is down is waited for
+(`cm2.train.outage`). Whatever fails for good is never a reward: the rollout leaves its group; an update in which
+nothing is left, because nobody answers, stops the run at its last checkpoint.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from cm2.llm import Models, load_models
 from cm2.rollout.trace import Rollout
 from cm2.simulate.config import SimulatorConfig, simulated
 from cm2.simulate.world import World
+from cm2.train.alarms import Alarming, alarms
+from cm2.train.outage import Outage, Patient
 from cm2.worlds import world_for
 
 _AGAIN = "mend that and run the same command: it goes on from the last checkpoint"
@@ -48,9 +51,14 @@ class Feedback(ExitStack):
         tasks: what is trained on.
         reading: as rewards are read.
         seed: of the probes' draws.
+        outage_minutes: how long a server that is down is waited for.
+        alarming: when the run's own numbers are an alarm.
+        moving: what a reward means changes during the run; see `cm2.train.alarms`.
 
     Attributes:
         judge, world: for a `Roller`.
+        plain: the training judge without its probes, for what is not trained on.
+        say: tells the person at the terminal a sentence.
         tasks: the tasks to roll, without the items that are held out.
 
     Raises:
@@ -71,11 +79,19 @@ class Feedback(ExitStack):
         tasks: Sequence[Task],
         reading: Reading,
         seed: int,
+        outage_minutes: float = 0.0,
+        alarming: Alarming = Alarming(on_alarm="off"),
+        moving: bool = False,
     ):
         super().__init__()
         judging.during()
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.say = lambda text: console.print(f"cm2: {text}", markup=False)
+        self.outage = Outage(60 * outage_minutes, self.say)
+        self._waited = 0.0
         self._doors: list[Models] = []
-        self._stop = probing.on_alarm == "stop"
+        self._probing, self._alarming, self._moving = probing, alarming, moving
+        self._stop: str | None = None
         self.alarmed: list[str] = []
         asks = judging.asks or simulator.kind == "llm"
         door = self._open(models, "models", cache) if asks else None
@@ -84,6 +100,7 @@ class Feedback(ExitStack):
         self.world = world_for if simulator.kind == "auto" else simulated(simulator, door)
         self.tasks = list(tasks)
         self.probes: Probes | None = None
+        self.plain = judge
         if probing.on:
             better = None
             if gold is not None:
@@ -101,8 +118,7 @@ class Feedback(ExitStack):
         config = load_models(file)
         if config.cache is None:
             config.cache = cache
-        say = Console(stderr=True, highlight=False)
-        door = self.enter_context(Models(config, say=lambda text: say.print(f"cm2: {text}", markup=False)))
+        door = self.enter_context(Patient(config, self.outage, say=self.say))
         self._doors.append(door)
         return door
 
@@ -129,24 +145,30 @@ class Feedback(ExitStack):
             found["llm_reused"] = sum(one.reused for one in total)
             found["llm_failed"] = sum(one.failed for one in total)
             found["llm_cost"] = round(sum(door.spent.cost for door in self._doors), 6)
+        if (waited := self.outage.total) > self._waited:
+            found["seconds_outage"], self._waited = round(waited - self._waited, 3), waited
         if self.probes is not None:
             found |= self.probes.numbers(groups, update)
         return found
 
     def alarms(self, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The alarms of the last of these updates, for its record; they are said aloud too."""
-        if self.probes is None:
-            return {}
-        found = [alarm.reason for alarm in self.probes.alarms(metrics)]
+        probed = [] if self.probes is None else [alarm.reason for alarm in self.probes.alarms(metrics)]
+        own = [f"{alarm.sign}: {alarm.reason}" for alarm in alarms(metrics, self._alarming, self._moving)]
+        found = [*probed, *own]
         for reason in found:
             Console(stderr=True, highlight=False).print(f"alarm: {reason}", markup=False)
+        if probed and self._probing.on_alarm == "stop":
+            self._stop = probed[-1]
+        if own and self._alarming.on_alarm == "stop":
+            self._stop = own[-1]
         self.alarmed += found
         return {"alarm": "; ".join(found)} if found else {}
 
     @property
     def stop(self) -> bool:
         """Whether an alarm asks for the end of the run."""
-        return self._stop and bool(self.alarmed)
+        return self._stop is not None
 
     @staticmethod
     def asked(judging: Judging, simulator: SimulatorConfig, models: str | None) -> dict[str, str]:
@@ -167,7 +189,5 @@ class Feedback(ExitStack):
         Raises:
             CheckFailed: it has.
         """
-        if self.stop:
-            raise CheckFailed(
-                self.alarmed[-1], fix="look at the rollouts; the checkpoint is kept, on_alarm: note goes on"
-            )
+        if self._stop is not None:
+            raise CheckFailed(self._stop, fix="look at the rollouts; the checkpoint is kept, on_alarm: note goes on")

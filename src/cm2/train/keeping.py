@@ -1,8 +1,9 @@
 """Keeping: what makes a transformers trainer resume, log and stop as a run folder promises.
 
 `Kept` is mixed into a trainer: its checkpoints are written under a temporary name and take their own when they are
-complete. `Keeper` is its callback: it saves by the clock (a checkpoint with optimizer state is three times the model),
-puts every step on record, and turns a request to stop into a checkpoint and a clean end.
+complete; one that has no room ends the run before anything of it is written. `Keeper` is its callback: it saves by the
+clock (a checkpoint with optimizer state is three times the model), puts every step on record, and turns a request to
+stop into a checkpoint and a clean end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from transformers import TrainerCallback
 
 from cm2.errors import CM2Error
 from cm2.train.progress import Every, Live, Stop
-from cm2.train.runs import Run
+from cm2.train.runs import KEPT, Run
+from cm2.train.space import size_of
 
 _INNER = "checkpoint-"
 
@@ -36,10 +38,21 @@ class Kept:
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the run folder says what the run is."""
 
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint is: as the last one, before it weights and two moments of what is trained."""
+        last = self.run.last_checkpoint()
+        if last is not None:
+            return size_of(last[1])
+        model = self.model  # type: ignore[attr-defined]
+        sizes = [(one.numel() * one.element_size(), one.requires_grad) for one in model.parameters()]
+        trained = sum(size for size, is_trained in sizes if is_trained)
+        return 2 * trained + (trained if hasattr(model, "peft_config") else sum(size for size, _ in sizes))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step  # type: ignore[attr-defined]
+        self.run.expected_bytes = self.checkpoint_bytes()
         try:
-            with self.run.saving_checkpoint(step) as scratch:
+            with self.run.saving_checkpoint(step, KEPT) as scratch:
                 self._scratch = scratch
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -56,8 +69,14 @@ class Kept:
 
 
 def resume_path(run: Run) -> tuple[int, str | None]:
-    """The step to go on from (0: the beginning) and the trainer's own folder inside the checkpoint."""
-    last = run.last_checkpoint()
+    """The step to go on from (0: the beginning) and the trainer's own folder inside the checkpoint.
+
+    A checkpoint that is not what was written is passed over, and that is said.
+    """
+    last, said = run.sound_checkpoint()
+    for sentence in said:
+        onward = f"going on from the one of step {last[0]}" if last else "there is no other: beginning anew"
+        Console(stderr=True, highlight=False).print(f"cm2: {sentence}; {onward}", markup=False)
     if last is None:
         return 0, None
     step, folder = last

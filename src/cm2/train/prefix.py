@@ -20,11 +20,16 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+
+from cm2.train.cascade import Cascade
+
+if TYPE_CHECKING:
+    from cm2.train.trunk import Trunk
 
 ATTENTION = "cm2_prefix"
 
@@ -49,6 +54,8 @@ class Pack(msgspec.Struct, frozen=True):
     """In the order in which their pieces stand in the pack."""
     places: list[torch.Tensor]
     """Per row, in the order given to `pack`: where the token stands whose logits predict each id after the prompt."""
+    stands: list[torch.Tensor]
+    """Per row: where each of its ids stands."""
 
 
 def pack(prompts: list[list[int]], completions: list[list[int]]) -> Pack:
@@ -85,7 +92,7 @@ def pack(prompts: list[list[int]], completions: list[list[int]]) -> Pack:
             waiting.append(((*before, (start, length)), branch, end))
         families.append(family)
     places = [torch.tensor(stand[len(prompt) - 1 :]) for stand, prompt in zip(stands, prompts, strict=True)]
-    return Pack(torch.tensor([ids]), torch.tensor([positions]), families, places)
+    return Pack(torch.tensor([ids]), torch.tensor([positions]), families, places, [torch.tensor(s) for s in stands])
 
 
 def _together(rows: list[list[int]], start: int) -> int:
@@ -118,6 +125,10 @@ def attention(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention over a `Pack`, with transformers' signature. query: (1, heads, N, d); returns (1, N, heads, d)."""
+    if query.device.type == "cpu" and not dropout:
+        flat = (t[0].transpose(0, 1) for t in (query, key, value))
+        found = Cascade.apply(*flat, query.shape[-1] ** -0.5 if scaling is None else scaling, cm2_families)
+        return found[None], None
     copies = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(copies, 1), value.repeat_interleave(copies, 1)
     last = query.shape[2] - 1
@@ -154,7 +165,7 @@ def register() -> None:
 @contextlib.contextmanager
 def packed_attention(model: Any) -> Iterator[None]:
     """Let `model` attend over packs while the context lasts."""
-    config = _core(model).config
+    config = core_of(model).config
     before = config._attn_implementation
     config._attn_implementation = ATTENTION
     try:
@@ -163,18 +174,31 @@ def packed_attention(model: Any) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def _core(model: Any) -> Any:
+def core_of(model: Any) -> Any:
+    """The causal language model inside wrappers."""
     while hasattr(model, "module"):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def logits_of(model: Any, packed: Pack, wanted: torch.Tensor) -> torch.Tensor:
-    """Logits (len(wanted), vocabulary) at these places of the pack."""
+def logits_of(model: Any, packed: Pack, wanted: torch.Tensor, trunk: Trunk | None = None) -> torch.Tensor:
+    """Logits (len(wanted), vocabulary) at these places of the pack.
+
+    Args:
+        model: one that `supports` says yes to.
+        packed: what is read.
+        wanted: places.
+        trunk: what knows the frozen layers' part of earlier passes, and keeps it of this one.
+    """
     device = packed.ids.device
-    with packed_attention(model):
+    known = None if trunk is None else trunk.find(packed)
+    given = {"input_ids": packed.ids} if known is None else {"inputs_embeds": known}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(packed_attention(model))
+        if trunk is not None:
+            stack.enter_context(trunk.noting(model, packed) if known is None else trunk.skipped(model))
         out = model(
-            input_ids=packed.ids,
+            **given,
             position_ids=packed.positions,
             use_cache=False,
             logits_to_keep=wanted.to(device),
@@ -183,10 +207,44 @@ def logits_of(model: Any, packed: Pack, wanted: torch.Tensor) -> torch.Tensor:
     return out.logits[0]
 
 
+def states_of(model: Any, packed: Pack, wanted: torch.Tensor, trunk: Trunk | None = None) -> torch.Tensor:
+    """What the output head is given at these places, (len(wanted), width), of a model that `ends_in_its_head`."""
+    head = core_of(model).get_output_embeddings()
+    head.forward = _same
+    try:
+        return logits_of(model, packed, wanted, trunk)
+    finally:
+        del head.forward
+
+
+def _same(states: torch.Tensor) -> torch.Tensor:
+    return states
+
+
+def ends_in_its_head(model: Any) -> bool:
+    """Whether the logits of this model, which `supports` says yes to, are a linear head's as they are."""
+    core = core_of(model)
+    head = core.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:
+        return False
+    size = min(core.config.vocab_size, 100)
+    packed = to_device(pack([[3 % size, 7 % size]], [[5 % size, 2 % size, 1]]), head.weight.device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            states, logits = (of(model, packed, packed.places[0]) for of in (states_of, logits_of))
+            return states.shape[-1] == head.in_features and torch.allclose(head(states), logits, rtol=1e-4, atol=1e-4)
+    except (TypeError, RuntimeError, ValueError, KeyError):
+        return False
+    finally:
+        model.train(training)
+
+
 def supports(model: Any, tolerance: float = 1e-3) -> bool:
     """Whether the prefix-shared forward of this model gives the numbers of its own forward pass."""
     register()
-    core = _core(model)
+    core = core_of(model)
     config = core.config
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     if windowed or not getattr(core, "_supports_attention_backend", False):

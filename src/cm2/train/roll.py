@@ -22,7 +22,7 @@ from cm2.credit import Advantages, Credit, Score, advantages, score, spread
 from cm2.dialogue import Dialogue
 from cm2.judge import ChecksJudge, Judge
 from cm2.rollout.driver import Driver
-from cm2.rollout.environment import Environment
+from cm2.rollout.gate import Gate, environment_of
 from cm2.rollout.limits import Limits
 from cm2.rollout.run import TellOutcome, default_world
 from cm2.rollout.trace import Rollout
@@ -41,6 +41,8 @@ class Row(msgspec.Struct):
     """Of the sampled ids under the policy that sampled them; 0 elsewhere."""
     advantages: list[float] = []
     """0 where nothing was sampled."""
+    rewards: list[float] = []
+    """What each step added to R, on its last sampled token; 0 elsewhere. They sum to R. For a critic."""
     reward: float | None = None
     """None: the rollout was not run, failed, or nothing of it was scored."""
 
@@ -110,18 +112,24 @@ class Roller:
         self.judge = timed(judge or ChecksJudge())
         self.world, self.outcome = world, outcome
 
-    def roll(self, tasks: Sequence[Task], seed: int) -> list[list[Rollout]]:
-        """The groups of these tasks, each with as many rollouts as were run; `seed` varies worlds and draws."""
-        worlds = [self.world(task, _mix(seed, i)) for i, task in enumerate(tasks)]
+    def roll(self, tasks: Sequence[Task], seed: int, start: int = 0) -> list[list[Rollout]]:
+        """The groups of these tasks, each with as many rollouts as were run; `seed` varies worlds and draws.
+
+        `start` is the first task's number in the update: one that another process rolls draws as it would here.
+        """
+        worlds = [self.world(task, _mix(seed, start + i)) for i, task in enumerate(tasks)]
         found: list[list[Rollout]] = [[] for _ in tasks]
         open_ = list(range(len(tasks)))
         for first, last in ((0, self.probe), (self.probe, self.group)):
             if first == last or not open_:
                 continue
             members = [(i, member) for i in open_ for member in range(first, last)]
-            environments = [Environment(tasks[i], worlds[i].session(), self.judge, self.limits) for i, _ in members]
-            seeds = [_mix(seed, i, member) for i, member in members]
-            names = [f"{seed}.{i}" for i, _ in members]
+            gates = [Gate(self.credit, _mix(seed, start + i)) for i in range(len(tasks))]
+            environments = [
+                environment_of(tasks[i], worlds[i].session(), self.judge, self.limits, gates[i]) for i, _ in members
+            ]
+            seeds = [_mix(seed, start + i, member) for i, member in members]
+            names = [f"{seed}.{start + i}" for i, _ in members]
             for (i, member), rollout in zip(
                 members, self.driver.run(environments, groups=names, seeds=seeds), strict=True
             ):
@@ -152,7 +160,7 @@ class Roller:
 def score_of(rollout: Rollout, credit: Credit) -> Score:
     """What a rollout earned under its own checklists and verdicts."""
     steps = [len(turn.steps) for turn in rollout.dialogue.turns]
-    return score(rollout.checklists, rollout.verdicts, steps, rollout.reference_turns, credit.reading)
+    return score(rollout.checklists, rollout.verdicts, steps, rollout.reference_turns, credit.reading, credit.discount)
 
 
 def credit_group(group: list[Rollout], credit: Credit) -> Advantages:
@@ -167,6 +175,7 @@ def rows_of(group: list[Rollout], credit: Credit) -> tuple[list[Row], Advantages
     for rollout, steps, trained in zip(group, given.steps, given.trained, strict=True):
         row = Row(rollout.segments[0].prompt if rollout.segments else [])
         flat = spread(steps, [(s.turn, s.step, len(s.tokens)) for s in rollout.segments])
+        earned = score_of(rollout, credit).step_rewards if trained else {}
         at = 0
         for number, segment in enumerate(rollout.segments):
             shown = segment.prompt if number else []
@@ -175,16 +184,30 @@ def rows_of(group: list[Rollout], credit: Credit) -> tuple[list[Row], Advantages
             row.mask += [0] * len(shown) + [int(trained)] * count
             row.logprobs += [0.0] * len(shown) + segment.logprobs
             row.advantages += [0.0] * len(shown) + flat[at : at + count].tolist()
+            row.rewards += [0.0] * (len(shown) + count)
+            if count:
+                row.rewards[-1] = earned.get((segment.turn, segment.step), 0.0)
             at += count
         row.reward = rollout.score.get("reward") if trained else None
         rows.append(row)
     return rows, given
 
 
-def summary_of(groups: list[list[Rollout]], rows: list[list[Row]], group: int) -> dict[str, Any]:
-    """The numbers of one batch of groups."""
-    everyone = [rollout for members in groups for rollout in members]
-    valid = [rollout for rollout in everyone if rollout.valid]
+def strict_reward(groups: list[list[Rollout]], credit: Credit) -> float | None:
+    """The mean reward had nothing counted behind the first missed gate: what the method would have paid."""
+    strict = msgspec.structs.replace(credit, gate="graded", strictness=1.0)
+    everyone = [rollout for members in groups for rollout in members if rollout.valid]
+    return _mean([found for rollout in everyone if (found := score_of(rollout, strict).reward) is not None])
+
+
+def summary_of(
+    groups: list[list[Rollout]], rows: list[list[Row]], group: int, further: Sequence[list[Rollout]] = ()
+) -> dict[str, Any]:
+    """The numbers of one batch of groups; `further` groups (see `cm2.train.dynamic`) count as work and as failures, and
+    enter no mean."""
+    drawn = [rollout for members in groups for rollout in members]
+    everyone = drawn + [rollout for members in further for rollout in members]
+    valid = [rollout for rollout in drawn if rollout.valid]
     rewards = [rollout.score["reward"] for rollout in valid if rollout.score["reward"] is not None]
     strict = [rollout.score["strict_pass"] for rollout in valid if rollout.score["strict_pass"] is not None]
     told = [bool(rollout.outcome["success"]) for rollout in valid if "success" in rollout.outcome]
@@ -195,9 +218,9 @@ def summary_of(groups: list[list[Rollout]], rows: list[list[Row]], group: int) -
         "strict_pass": _mean(strict),
         "outcome": _mean(told),
         "rollouts": len(everyone),
-        "failures": len(everyone) - len(valid),
+        "failures": sum(not rollout.valid for rollout in everyone),
         "groups_without_signal": sum(silent),
-        "groups_stopped_early": sum(len(members) < group for members in groups),
+        "groups_stopped_early": sum(len(members) < group for members in [*groups, *further]),
         "truncated": sum(rollout.reason == "limit_tokens" for rollout in valid),
         "tokens_generated": sum(rollout.generated_tokens for rollout in everyone),
         "tokens_shown": sum(rollout.prompt_tokens for rollout in everyone),

@@ -27,6 +27,7 @@ from cm2.rollout.template import ChatTemplate
 from cm2.train import settings
 from cm2.train.embedded import NAME, load_model, model_digest
 from cm2.train.masks import BEGINNING, Example, example, schedule
+from cm2.train.processes import launched
 from cm2.train.progress import Live, Stop, hush
 from cm2.train.runs import Run
 
@@ -147,6 +148,10 @@ def train_sft(config: SftConfig, progress: Callable[[Tasks], Tasks] = lambda tas
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was saved after the step at hand.
     """
     config = settings.check(SftConfig, config)
+    if launched() > 1:
+        raise ConfigError(
+            f"cm2 sft trains in one process; a launcher started {launched()}", fix="start it without the launcher"
+        )
     if config.batch % config.micro_batch:
         raise ConfigError(
             f"micro_batch {config.micro_batch} does not divide batch {config.batch}",

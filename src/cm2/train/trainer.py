@@ -17,9 +17,11 @@ from trl import SFTConfig, SFTTrainer
 
 from cm2.errors import CM2Error
 from cm2.rollout.decode import native_dtype
+from cm2.rollout.handover import is_sharded, whole
 from cm2.train.keeping import Kept
 from cm2.train.loss import packed_loss, sparse_loss
 from cm2.train.masks import IGNORED, Example
+from cm2.train.processes import Processes
 from cm2.train.runs import Run
 from cm2.train.sft import SftConfig
 
@@ -32,6 +34,7 @@ class Trainer(Kept, SFTTrainer):
     warmup: float
     packs: bool
     product_dtype: str
+    processes: Processes
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.order
@@ -106,7 +109,7 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.run, trainer.order = run, order
-    trainer.packs = packs
+    trainer.packs, trainer.processes = packs, Processes()
     trainer.schedule, trainer.warmup = config.schedule, config.warmup
     trainer.product_dtype = "bfloat16" if bf16 else "float32"
     return trainer
@@ -142,8 +145,10 @@ def save_result(run: Run, trainer: Any, tokenizer: Any) -> None:
     Raises:
         CM2Error: the disk has no room for it.
     """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = whole(model, keep=trainer.processes.first) if is_sharded(model) else None
     try:
-        _save(run, trainer, tokenizer)
+        trainer.processes.lead(lambda: _save(run, model, tokenizer, state))
     except (OSError, SafetensorError) as error:
         raise CM2Error(
             f"the model could not be written to {run.folder}: {error}",
@@ -151,12 +156,11 @@ def save_result(run: Run, trainer: Any, tokenizer: Any) -> None:
         ) from error
 
 
-def _save(run: Run, trainer: Any, tokenizer: Any) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
+def _save(run: Run, model: Any, tokenizer: Any, state: dict[str, Any] | None) -> None:
     if hasattr(model, "merge_and_unload"):
         with run.saving(run.adapter_folder) as folder:
             model.save_pretrained(folder)
         model = model.merge_and_unload()
     with run.saving(run.model_folder) as folder:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
