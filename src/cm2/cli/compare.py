@@ -163,6 +163,12 @@ def compare(
         if len(given) != 2:
             fix = "cm2 compare A B, or TASKS with --endpoint-a and --model-a, or --plan"
             raise ConfigError(f"a comparison is of two; {len(given)} given", fix=fix)
+        from cm2.harness.results import is_results
+
+        if all(is_results(one) for one in given):
+            from cm2.cli.compare_benchmark import compare_folders
+
+            return compare_folders(given, (name_a, name_b), alpha, fail_on, output or [], as_json)
         chosen = CompareConfig(
             a=given[0], b=given[1], verdicts_a=verdicts_a, verdicts_b=verdicts_b, pair_by=pair_by, **config
         )

@@ -22,12 +22,13 @@ from cm2.errors import CM2Error
 VERBS = (  # in the order that the help shows
     *("import", "inspect", "filter", "compress", "select", "label", "draft", "lint", "judge", "report"),
     *("gate", "compare", "audit", "monitor", "export", "generate"),
-    *("rollout", "simulate", "worlds", "sft", "rl", "evaluate", "plan", "demo", "study"),
+    *("rollout", "simulate", "worlds", "sft", "rl", "evaluate", "serve", "eval", "plan", "demo", "study"),
 )
 MODULES = {
     "import": ("import_",),
     "judge": ("judge", "calibrate", "classifier"),
     "gate": ("gate", "gate_freeze"),
+    "eval": ("eval", "eval_setup"),
 }
 """The files of a verb, where they are not one of its name. Several make a verb with commands of its own."""
 
