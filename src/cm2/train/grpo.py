@@ -185,26 +185,28 @@ class Trainer(Kept, GRPOTrainer):
     def micro_batches(self, batch: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
         """The rows with loss in micro-batches of up to `micro_tokens`, with the factor of each one's loss.
 
-        A row without advantage has no loss unless KL or entropy act on it. Rows of a prompt stay together; a batch
-        without any loss gives its first row, whose gradient is zero, so that every process takes part in every step.
+        A row without advantage has no loss unless KL or entropy act on it. Rows of a prompt stay together, or, where
+        rows are padded, rows of one length; a batch without any loss gives its first row, whose gradient is zero, so
+        that every process takes part in every step.
         """
         mask = batch["completion_mask"] * batch.get("tool_mask", 1)
         matters = mask.any(1)
         if self.beta == 0 and not self._entropy_bonus_enabled and not self.every_row:
             matters &= ((batch["advantages"] * mask) != 0).any(1)
         rows = matters.nonzero()[:, 0].tolist() or [0]
-        rows.sort(key=lambda row: (int(batch["prompt_index"][row]), row))
         ids = [prompt + own for prompt, own in zip(*_unpadded(batch), strict=True)]
+        prompts = batch["prompt_index"].tolist() if self.shared_prefix else [0] * len(ids)
+        rows.sort(key=lambda row: (prompts[row], 0 if self.shared_prefix else len(ids[row]), row))
         groups: list[list[int]] = []
         for row in rows:
-            together = groups and batch["prompt_index"][groups[-1][0]] == batch["prompt_index"][row]
+            together = groups and prompts[groups[-1][0]] == prompts[row]
             if together and self._size([*(ids[i] for i in groups[-1]), ids[row]]) <= self.micro_tokens:
                 groups[-1].append(row)
             else:
                 groups.append([row])
-        chosen: list[list[int]] = []
+        chosen: list[list[int]] = [] if self.shared_prefix else groups
         room = 0
-        for group in groups:
+        for group in groups if self.shared_prefix else ():
             size = self._size([ids[row] for row in group])
             if not chosen or room < size:
                 chosen.append([])

@@ -24,7 +24,7 @@ from cm2.errors import DataError, Where
 from cm2.rollout.limits import Limits
 from cm2.rollout.sampling import Sampling
 from cm2.rollout.trace import Rollout, encode
-from cm2.train import quality, reproduce, settings, space
+from cm2.train import quality, reproduce, settings, space, threads
 from cm2.train.drivers import allowed, let_go, make_driver, sharded
 from cm2.train.dynamic import Drawn, draw
 from cm2.train.embedded import load_model
@@ -70,6 +70,8 @@ def train_rl(config: RlConfig) -> dict[str, Any]:
                 where=Where(file=config.input),
                 fix="give more tasks or lower --prompts",
             )
+        chosen = processes.lead(lambda: threads.settle(config.threads, run.folder))
+        threads.settle(chosen if config.threads == "auto" else config.threads, run.folder)
         with feedback_of(config, run, found.tasks) as feedback:
             model, tokenizer = processes.in_turn(lambda: load_model(config.model))
             summary = _train(run, config, model, tokenizer, feedback, processes, inputs)

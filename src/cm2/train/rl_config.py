@@ -143,6 +143,9 @@ class RlConfig(msgspec.Struct, kw_only=True):
     """File of `cm2 judge calibrate` about the judge: what canaries are held against."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; auto: bfloat16 where the hardware multiplies it."""
+    threads: Annotated[int, msgspec.Meta(ge=1)] | Literal["auto"] | None = None
+    """Of the matrix products; None leaves it to torch. `auto` measures one against all and keeps the faster for the
+    whole run: where other work shares the cores, threads that wait for each other are slower than one."""
     seed: int = 0
     """Decides the order of tasks, the worlds and every draw."""
     save_every: NotNegative = 300.0

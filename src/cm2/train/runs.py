@@ -6,6 +6,7 @@
     RUN/checkpoints/     what resuming needs; complete ones are called step-00000123, unfinished ones .saving-*, and
                          those that are not what was written .broken-*
     RUN/model/           the result, a Hugging Face folder (and RUN/adapter/ of a LoRA run)
+    RUN/threads.json     how many threads a product runs on, where that was measured (see `cm2.train.threads`)
     RUN/done.json        the summary; where it exists the run is finished
 
 Whatever is written whole (checkpoint, model, summary) takes its name by a rename after its last byte: at no moment does

@@ -34,7 +34,7 @@ READ = {
     *("epochs", "mini_batches", "layers", "lora", "temperature", "max_step_tokens", "max_tokens", "max_turns"),
     *("max_steps", "micro_tokens", "judging", "simulator", "models", "generation", "probing", "gold", "resample"),
     *("heldout", "evaluate_every", "heldout_tasks", "heldout_temperature", "seed"),
-    *("batch", "save_every"),  # of the local engine's own work, which verl does in another way
+    *("batch", "save_every", "threads"),  # of the local engine's own work, which verl does in another way
 }
 """Settings of a recipe that are passed on, refused or told of here; any other is noted where it was changed."""
 
