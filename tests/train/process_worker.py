@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from cm2.errors import CM2Error
-from cm2.train.processes import join
+from cm2.train.processes import join, leave
 from cm2.train.progress import hush
 from cm2.train.rl import Batch, RlConfig, train_rl
 
@@ -41,6 +41,7 @@ def main(file: str) -> None:
         except (CM2Error, KeyboardInterrupt) as error:
             found[scenario["name"]] = f"{type(error).__name__}: {error}"
     Path(file).with_name(f"ended-{rank}.json").write_text(json.dumps(found))
+    leave(0)
 
 
 class failing:

@@ -18,6 +18,7 @@ from rich.console import Console
 from cm2 import __version__
 from cm2.cli.group import Verb
 from cm2.errors import CM2Error
+from cm2.train.processes import leave
 
 VERBS = (  # in the order that the help shows
     *("import", "inspect", "filter", "compress", "select", "label", "draft", "lint", "judge", "report"),
@@ -73,18 +74,18 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _register()
         code = app(args=argv, standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        leave(code if isinstance(code, int) else 0)
     except SystemExit:
         raise
     except KeyboardInterrupt:
         err.print("cm2: interrupted; what was written is kept, the same command goes on from there")
-        sys.exit(130)
+        leave(130)
     except Exception as error:
         if debug:
             raise
         message, code = explain(error)
         err.print(f"cm2: {message}", markup=False)
-        sys.exit(code)
+        leave(code)
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from cm2.errors import CM2Error, ConfigError, told
 
@@ -175,6 +176,23 @@ def join() -> Processes:
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
         _joined = Processes(state.process_index, state.num_processes, group)
     return _joined
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with the code.
+
+    One of several ends at once: threads of the connection between them may still run when C++ takes its objects apart,
+    which aborts the process now and then, and the launcher would take a run that ended well for one that failed.
+    """
+    if _joined is None:
+        sys.exit(code)
+    import torch.distributed as dist
+
+    with contextlib.suppress(Exception):  # the others may be gone
+        dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 _joined: Processes | None = None
