@@ -59,4 +59,4 @@ def test_another_tokenizer_is_refused(server: str, tmp_path: Path) -> None:
     from rollout.tiny_models import tiny_chat
 
     with pytest.raises(ConfigError, match="cuts a text into other tokens"):
-        served(server, tmp_path, tiny_chat(hidden_size=32)[1])
+        served(server, tmp_path, tiny_chat()[1])
