@@ -72,7 +72,7 @@ def checkpoint(
 
     from cm2.errors import ConfigError
     from cm2.harness.environments import need
-    from cm2.harness.serving import served
+    from cm2.harness.serving import KEY_ENV, served
 
     chosen = [one.strip() for one in benchmarks.split(",") if one.strip()]
     if given["categories"] and len(chosen) > 1:
@@ -84,8 +84,8 @@ def checkpoint(
     found = []
     with served(source, thinking) as endpoint:
         for name in chosen:
-            own = {"output": os.path.join(output, name), "base_url": endpoint["base_url"], "model": endpoint["model"]}
-            found.append(_evaluated(_config(name, given | own | {"key": "CM2_SERVE_KEY"})))
+            own = {"output": os.path.join(output, name), "base_url": endpoint.base_url, "model": endpoint.model}
+            found.append(_evaluated(_config(name, given | own | {"key": KEY_ENV})))
     _told(found, as_json)
     return int(any(one.failed for one in found))
 

@@ -69,7 +69,7 @@ def serving(
     command = [sys.executable, "-m", "cm2", "serve", checkpoint, "--thinking", thinking, "--attached", "--json"]
     for name, value in ({"port": 0} | settings).items():
         if value is not None:
-            command.append(f"--{name.replace('_', '-')}={value}")
+            command += [f"--{name.replace('_', '-')}", str(value)]
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), KEY_ENV: key}
     with contextlib.ExitStack() as stack:
         said: IO[Any] = stack.enter_context(Path(log).open("a+b") if log else tempfile.TemporaryFile())  # noqa: SIM115
@@ -81,7 +81,7 @@ def serving(
             found = msgspec.json.decode(first)
             served = Served(found["base_url"], key, found["model"], found["backend"], found["context"])
         except (msgspec.DecodeError, KeyError, TypeError) as error:
-            raise ConfigError(f"the endpoint for {checkpoint} did not start: {_tail(said)}") from error
+            raise ConfigError(f"{checkpoint} could not be served, it did not start: {_tail(said)}") from error
         yield served
 
 
