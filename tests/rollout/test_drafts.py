@@ -23,20 +23,14 @@ from cm2.rollout.driver import Driver, messages_of
 from cm2.rollout.sampling import Sampling
 from cm2.simulate import World
 from rollout.coffee_task import task
-from rollout.tiny_models import tiny_chat, tiny_llama
+from rollout.tiny_models import talkative, tiny_llama
 
 pytestmark = pytest.mark.train
-LIKELY = {"<|im_end|>": 3.0, "<tool_call>": 2.5, "</tool_call>": 2.5, "<think>": 1.0, "</think>": 2.0}
 
 
 @pytest.fixture(scope="module")
 def chat():
-    model, tokenizer = tiny_chat()
-    bias = torch.zeros(len(tokenizer))
-    for token, value in LIKELY.items():
-        bias[tokenizer.convert_tokens_to_ids(token)] = value
-    model.lm_head.bias = torch.nn.Parameter(bias)
-    return model, tokenizer
+    return talkative()
 
 
 # --- what is guessed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+LIKELY = {"<|im_end|>": 3.0, "<tool_call>": 2.5, "</tool_call>": 2.5, "<think>": 1.0, "</think>": 2.0}
+
 
 def byte_tokenizer() -> Any:
     """256 bytes and an end token; no chat template."""
@@ -37,6 +39,18 @@ def tiny_llama(vocabulary: int = 97, seed: int = 0, **changes: Any) -> Any:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
+
+
+def talkative() -> tuple[Any, Any]:
+    """A random model that likes to end its actions and to call tools, badly: rollouts of several steps and turns."""
+    import torch
+
+    model, tokenizer = tiny_chat()
+    bias = torch.zeros(len(tokenizer))
+    for token, value in LIKELY.items():
+        bias[tokenizer.convert_tokens_to_ids(token)] = value
+    model.lm_head.bias = torch.nn.Parameter(bias)
+    return model, tokenizer
 
 
 def tiny_chat(seed: int = 0, **changes: Any) -> tuple[Any, Any]:

@@ -19,21 +19,12 @@ from cm2.rollout.template import ChatTemplate  # noqa: E402
 from cm2.simulate import World  # noqa: E402
 from cm2.verl.session import Sampled, play  # noqa: E402
 from rollout.coffee_task import task as coffee  # noqa: E402
-from rollout.tiny_models import tiny_chat  # noqa: E402
-
-LIKELY = {"<|im_end|>": 3.0, "<tool_call>": 2.5, "</tool_call>": 2.5, "<think>": 1.0, "</think>": 2.0}
+from rollout.tiny_models import talkative  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def chat():
-    import torch
-
-    model, tokenizer = tiny_chat()
-    bias = torch.zeros(len(tokenizer))
-    for token, value in LIKELY.items():
-        bias[tokenizer.convert_tokens_to_ids(token)] = value
-    model.lm_head.bias = torch.nn.Parameter(bias)
-    return model, tokenizer
+    return talkative()
 
 
 def environment(task: Task, steps: int = 6) -> Environment:

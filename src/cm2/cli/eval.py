@@ -77,12 +77,14 @@ def checkpoint(
     chosen = [one.strip() for one in benchmarks.split(",") if one.strip()]
     if given["categories"] and len(chosen) > 1:
         raise ConfigError("--categories are of one benchmark", fix="name one with --benchmarks")
-    for name in chosen:  # before a model is loaded for nothing
-        _config(name, given | {"base_url": "http://127.0.0.1/v1", "model": source})
+    # Before a model is loaded for nothing.
+    checked = [_config(name, given | {"base_url": "http://127.0.0.1/v1", "model": source}) for name in chosen]
     for name in chosen:
         need(name)
     found = []
-    with served(source, thinking) as endpoint:
+    if not checked:
+        raise ConfigError("--benchmarks names none", fix="name bfcl, tau2 or toolsandbox")
+    with served(source, checked[0].thinking) as endpoint:
         for name in chosen:
             own = {"output": os.path.join(output, name), "base_url": endpoint.base_url, "model": endpoint.model}
             found.append(_evaluated(_config(name, given | own | {"key": KEY_ENV})))

@@ -93,6 +93,12 @@ class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         # Another server is not sent the agent's key unless it was asked for.
         return self.secret("agent") if self.user_base_url == self.base_url else NO_KEY
 
+    def conversing(self) -> dict[str, Any]:
+        """What a runner is told whose benchmark plays the user by a model."""
+        told = ("model", "base_url", "user_model", "user_base_url", "user_temperature", "thinking", "temperature")
+        more = ("max_tokens", "timeout", "retries", "concurrency", "tasks", "limit")
+        return {name: getattr(self, name) for name in (*told, *more)}
+
     def identity(self) -> dict[str, Any]:
         """What decides an answer: results of one folder share it. Addresses, keys and patience are not in it."""
         left_out = (

@@ -27,20 +27,8 @@ _PREMATURE = {"max_steps": "ran into the limit of steps", "too_many_errors": "ma
 def run_once(config: EvalConfig, environment: Environment, folder: Path, run_index: int, chosen: list[str]) -> Any:
     """Run one repetition; yields how many simulations are done."""
     settings = {
-        "model": config.model,
-        "base_url": config.base_url,
-        "user_model": config.user_model,
-        "user_base_url": config.user_base_url,
-        "user_temperature": config.user_temperature,
-        "thinking": config.thinking,
-        "temperature": config.temperature,
-        "max_tokens": config.max_tokens,
-        "timeout": config.timeout,
-        "retries": config.retries,
-        "concurrency": config.concurrency,
+        **config.conversing(),
         "categories": chosen,
-        "tasks": config.tasks,
-        "limit": config.limit,
         "seed": config.seed + run_index,
     }
     variables = {

@@ -39,20 +39,8 @@ KEY = "RAPID_API_KEY"
 def run_once(config: EvalConfig, environment: Environment, folder: Path, run_index: int, chosen: list[str]) -> Any:
     """Run one repetition; yields how many scenarios are done."""
     settings = {
-        "model": config.model,
-        "base_url": config.base_url,
-        "user_model": config.user_model,
-        "user_base_url": config.user_base_url,
-        "user_temperature": config.user_temperature,
-        "thinking": config.thinking,
-        "temperature": config.temperature,
-        "max_tokens": config.max_tokens,
-        "timeout": config.timeout,
-        "retries": config.retries,
-        "concurrency": config.concurrency,
+        **config.conversing(),
         "categories": [] if ALL in chosen else chosen,
-        "tasks": config.tasks,
-        "limit": config.limit,
         "version": environment.version,
         "baseline": config.baseline and run_index == 0,
     }
