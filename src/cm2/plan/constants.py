@@ -58,6 +58,13 @@ TABLE: tuple[Constant, ...] = (
         "measured",
         "docs/judge.md: what is satisfied already is half of the cost",
     ),
+    Constant(
+        "silent",
+        0.13,
+        "of groups",
+        "measured",
+        "`cm2 study`, three seeds, 24 updates each: 77 of 576 groups had no signal",
+    ),
     Constant("judge_rules", 250, "tokens", "assumed", "system prompt, fences and form of a question to a judge"),
     Constant("judge_item", 80, "tokens", "assumed", "an item's question, condition and failure examples in a question"),
     Constant("judge_answer", 60, "tokens", "cited", "cm2.judge.judging: an entry of an answer is some 60 tokens"),

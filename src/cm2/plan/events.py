@@ -264,13 +264,13 @@ def job_of(setup: Setup, load: Load, memory: Memory, times: Times, seed: int = 0
     turns, acts = max(round(setup.shape.turns), 1), max(round(setup.shape.steps), 1)
     every: Literal["turn", "step"] = "turn" if setup.recipe.judging.schedule == "turn" else "step"
     moments = turns * (acts if every == "step" else 1)
-    side = max(round(load.judge.calls / load.rollouts / moments), 1) if judge else 0
-    events = load.rollouts * (turns * acts * 2 + moments * side)
+    side = max(round(load.judge.calls / load.rolled / moments), 1) if judge else 0
+    events = load.rolled * (turns * acts * 2 + moments * side)
     limits = [service.at_once for service in (judge, simulator) if service]
     smallest = min([memory.generation.at_once * setup.gpus, *limits])
     scale = min(1.0, max(MOST / events, 1 / smallest))
-    rollouts = max(round(load.rollouts * scale), 1)
-    slots = min(memory.generation.at_once * setup.gpus, load.rollouts)
+    rollouts = max(round(load.rolled * scale), 1)
+    slots = min(memory.generation.at_once * setup.gpus, load.rolled)
     spread = setup.constants["spread"]
     action, alone = _action(setup, load, memory, times, turns * acts)
     return Job(
@@ -278,11 +278,11 @@ def job_of(setup: Setup, load: Load, memory: Memory, times: Times, seed: int = 0
         turns=turns,
         steps=acts,
         policy=Service("policy", max(round(slots * scale), 1), action, "gamma", spread, alone),
-        judge=_service("judge", judge, load.judge.calls, load.rollouts * moments * side, scale, spread),
+        judge=_service("judge", judge, load.judge.calls, load.rolled * moments * side, scale, spread),
         judge_calls=side,
         judge_every=every,
         simulator=_service("simulator", simulator, load.simulator.calls, load.simulator.calls, scale, spread),
-        simulated=min(load.simulator.calls / (load.rollouts * turns * max(acts - 1, 1)), 1.0) if simulator else 0.0,
+        simulated=min(load.simulator.calls / (load.rolled * turns * max(acts - 1, 1)), 1.0) if simulator else 0.0,
         training=times.training,
         updates=updates,
         seed=seed,
@@ -293,10 +293,10 @@ def job_of(setup: Setup, load: Load, memory: Memory, times: Times, seed: int = 0
 def _action(setup: Setup, load: Load, memory: Memory, times: Times, number: int) -> tuple[float, float | None]:
     """Seconds of one action in a full batch and alone, its prefill included."""
     if setup.device.cpu:
-        return times.generation / number / max(load.rollouts / (memory.generation.at_once * setup.gpus), 1), None
+        return times.generation / number / max(load.rolled / (memory.generation.at_once * setup.gpus), 1), None
     full, alone = steps(setup, memory)
     tokens = setup.shape.generated / number
-    read = prefill(setup, load) * setup.gpus / load.rollouts / number
+    read = prefill(setup, load) * setup.gpus / load.rolled / number
     return tokens * full + read * memory.generation.at_once, tokens * alone + read
 
 

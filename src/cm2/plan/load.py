@@ -9,7 +9,8 @@ A turn of M steps and q items that a model judges is asked about in
     turn       one call, all items in it
 
 (`cm2.judge.schedule`). In those that ask after every step only what is still open is asked: the constant `open`.
-Prefilled are tokens that a perfect prefix cache does not have; a group shares its prompt.
+Prefilled are tokens that a perfect prefix cache does not have; a group shares its prompt. With `resample` further
+groups are rolled out and judged (`Setup.further`); as many as before are trained.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What one batch of rollouts is made of."""
 
     rollouts: int
+    """Those that are trained."""
+    rolled: float
+    """Those that are rolled out and judged."""
     generated: float
     shown: float
     computed: float
@@ -51,12 +55,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(setup: Setup) -> Load:
     """The load of one batch."""
-    n = setup.rollouts
+    n = setup.rolled
     return Load(
-        rollouts=n,
+        rollouts=setup.rollouts,
+        rolled=n,
         generated=n * setup.shape.generated,
         shown=n * setup.shape.shown,
-        computed=n * computed(setup),
+        computed=setup.rollouts * computed(setup),
         judge=judge_calls(setup.shape, setup.recipe.judging.schedule, asked(setup), setup.recipe.group, setup.constants)
         .times(votes(setup))
         .times(n),

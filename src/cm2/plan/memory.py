@@ -5,8 +5,10 @@ Training, N devices, P parameters of which P' are trained:
     local    weights 4P, gradients 4P', AdamW 8P', reference 4P, 16-bit casts of what is trained 2P'
     sharded  all of it over N (frozen weights in 16 bits), two gathered layers and the head in 16 bits
 
-and activations of one pass of `micro_tokens`: everything that the backward pass needs of the trained layers (local), or
-each layer's input and one layer's activations (sharded, which checkpoints), and the logits of the sampled tokens.
+PPO's critic of C parameters adds 12C (weights, AdamW), over N where it is a whole network; its gradients, 4C, are never
+there together with the policy's, so the larger ones count. Then the activations of one pass of `micro_tokens`:
+everything that the backward pass needs of the trained layers (local), or each layer's input and one layer's activations
+(sharded, which checkpoints), and the logits of the sampled tokens.
 
 Generation keeps the weights, the optimizer and the reference where they are; what is left over is for the cache. Where
 the batch needs more, it is generated in rounds.
@@ -32,6 +34,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     gradients: Bytes
     optimizer: Bytes
     reference: Bytes
+    critic: Bytes
+    """Weights and optimizer of PPO's critic."""
     working: Bytes
     """Weights gathered or cast for the products."""
     activations: Bytes
@@ -42,7 +46,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def resident(self) -> Bytes:
         """What stays there while the device generates."""
-        return self.weights + self.optimizer + self.reference
+        return self.weights + self.optimizer + self.reference + self.critic
 
     @property
     def total(self) -> Bytes:
@@ -120,9 +124,10 @@ def _training(setup: Setup) -> Training:
     logits = micro * _sampled(setup) * model.vocab * (4 + 4)  # 32-bit logits and their gradient
     return Training(
         weights=held / over,
-        gradients=4 * trained / over,
+        gradients=4 * max(trained, setup.critic) / over,
         optimizer=8 * trained / over,
         reference=reference / over,
+        critic=12 * setup.critic / over,
         working=working,
         activations=activations,
         logits=logits,

@@ -111,6 +111,13 @@ def make_plan(
     notes = [note] if note else []
     if (found.judge.calls or found.simulator.calls) and (not judge_gpus or device.cpu):
         notes.append("judge and simulator are an endpoint elsewhere: their calls are counted, their time is not")
+    if setup.recipe.algorithm == "ppo" and setup.engine == "sharded":
+        notes.append("sharded PPO is verl's, whose critic is a network of its own; the local engine's is a head")
+    if setup.further:
+        notes.append(
+            f"resample: {setup.further:.1f} further groups a batch are expected, of {setup.recipe.resample} that may be"
+            "; how many groups are silent is the constant `silent`"
+        )
     if not device.cpu and setup.engine == "local":
         notes.append("the local engine was never measured on a GPU: its times are those of a serving engine, a floor")
     outcomes: tuple[Outcome, ...] = ()

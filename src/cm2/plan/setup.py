@@ -54,6 +54,27 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         return self.recipe.prompts * self.recipe.group
 
     @property
+    def further(self) -> float:
+        """Groups that are rolled out in the place of those without signal (`resample`), as many as are to be expected:
+        where q of all groups are silent, p places need p·q / (1 − q)."""
+        silent = min(self.constants["silent"], 0.99)
+        return min(float(self.recipe.resample), self.recipe.prompts * silent / (1 - silent))
+
+    @property
+    def rolled(self) -> float:
+        """Rollouts of a batch and of those further groups."""
+        return self.rollouts + self.further * self.recipe.group
+
+    @property
+    def critic(self) -> int:
+        """Parameters of PPO's critic: a head on the policy's last hidden state (local), or a whole network that ends in
+        one number in place of the vocabulary (sharded, which is verl's)."""
+        if self.recipe.algorithm != "ppo":
+            return 0
+        network = self.model.parameters - (0 if self.model.tied else self.model.head)
+        return self.model.hidden + 1 + (0 if self.engine == "local" else network)
+
+    @property
     def batches(self) -> int:
         """Batches of rollouts of the whole run: the recipe counts optimizer steps."""
         return math.ceil(self.recipe.updates / (self.recipe.epochs * self.recipe.mini_batches))

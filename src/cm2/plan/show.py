@@ -118,6 +118,8 @@ def _memory(plan: Plan) -> Table:
     table.add_row("gradients", _gb(training.gradients), "")
     table.add_row("optimizer", _gb(training.optimizer), _gb(training.optimizer))
     table.add_row("reference", _gb(training.reference), _gb(training.reference))
+    if training.critic:
+        table.add_row("critic", _gb(training.critic), _gb(training.critic))
     table.add_row("16-bit weights at work", _gb(training.working), "")
     table.add_row(f"activations of {training.micro_tokens:,} tokens", _gb(training.activations), "")
     table.add_row("their logits", _gb(training.logits), "")
@@ -132,7 +134,7 @@ def _memory(plan: Plan) -> Table:
 def _load(plan: Plan) -> Table:
     found = plan.load
     table = _grid("load of a batch", "", "calls", "tokens read", "read anew", "tokens written")
-    table.add_row(f"policy, {found.rollouts:,} rollouts", "", _n(found.shown), "", _n(found.generated))
+    table.add_row(f"policy, {found.rolled:,.0f} rollouts", "", _n(found.shown), "", _n(found.generated))
     table.add_row("training computes", "", _n(found.computed), "", "")
     table.add_row("judge", *_row(found.judge))
     table.add_row("simulator", *_row(found.simulator))
@@ -152,7 +154,7 @@ def _times(plan: Plan) -> Table:
     hours = f"{plan.hours:,.1f} h for {plan.setup.batches:,} batches"
     hours += "" if plan.setup.device.cpu else f", {plan.gpu_hours:,.0f} GPU hours"
     table = _grid(f"an update: {hours}", "", "seconds")
-    names = ("generation", "judge", "simulator", "old", "reference", "forward", "backward", "refit")
+    names = ("generation", "judge", "simulator", "old", "reference", "forward", "backward", "critic", "refit")
     for name in names:
         if getattr(took, name):
             table.add_row(name, f"{getattr(took, name):,.1f}")

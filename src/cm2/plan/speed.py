@@ -5,6 +5,7 @@ and of computing, and the host's own time):
 
     generation   rounds · (mean tokens · τ(B) + tail · τ(1)), and the prefill of what is shown
     training     FLOP of forward, backward, recomputation, old and reference log-probabilities, over peak · MFU
+    critic       of verl's PPO: values, forward, backward and recomputation of a second network without a vocabulary
     judge        prefilled tokens over peak · MFU, and its answers at the throughput of a full replica
 
 On a CPU the measured constants `local_*` stand in, scaled by parameters.
@@ -40,9 +41,12 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     simulator: Seconds
     reference: Seconds
     old: Seconds
-    """Log-probabilities of the sampled tokens computed again, which the sharded engine does."""
+    """Log-probabilities of the sampled tokens computed again: the sharded engine always does, the local one for
+    importance weights and for PPO, whose values come out of the same pass. How stale they are costs no pass."""
     forward: Seconds
     backward: Seconds
+    critic: Seconds
+    """Of a critic that is a network of its own."""
     refit: Seconds
     """The new weights into the serving engine."""
     chain: Seconds
@@ -51,7 +55,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def training(self) -> Seconds:
         """All of the training phase."""
-        return self.reference + self.old + self.forward + self.backward + self.refit
+        return self.reference + self.old + self.forward + self.backward + self.critic + self.refit
 
     @property
     def lockstep(self) -> Seconds:
@@ -80,29 +84,31 @@ def times(setup: Setup, load: Load, memory: Memory) -> Times:
     if setup.device.cpu:
         rate, back = setup.constants["local_forward"] * 1e9, setup.constants["local_backward"] * 1e9
         rate, back = rate * setup.gpus, back * setup.gpus
-        old = refit = 0.0
+        refit = 0.0
     else:
         dense = setup.constants["moe"] if setup.model.moe else 1.0
         peak = setup.device.flops * setup.gpus * dense
         rate, back = peak * setup.constants["mfu_forward"], peak * setup.constants["mfu_train"]
-        old = forward / rate if setup.engine == "sharded" else 0.0
         refit = 2 * setup.model.parameters / setup.constants["refit"] if setup.engine == "sharded" else 0.0
-    own = generation / max(memory.generation.rounds, 1)
+    again = setup.engine == "sharded" or setup.recipe.importance != "none" or setup.recipe.algorithm == "ppo"
+    values, learnt = critic_flops(setup)
+    own = generation / max(memory.generation.rounds + _further_rounds(setup, memory), 1)
     calls = [(load.judge, judge), (load.simulator, simulator)]
-    waits = sum(replica.alone * calls.calls / setup.rollouts for calls, replica in calls if replica)
+    waits = sum(replica.alone * calls.calls / load.rolled for calls, replica in calls if replica)
     if load.judge.calls and judge and setup.recipe.judging.schedule in ("item", "published"):  # asked side by side
         points = setup.shape.turns * setup.shape.steps
-        waits -= judge.alone * max(load.judge.calls / setup.rollouts - points, 0)
+        waits -= judge.alone * max(load.judge.calls / load.rolled - points, 0)
     return Times(
         generation=generation,
         judge=judge.busy(load.judge) if judge else 0.0,
         simulator=simulator.busy(load.simulator) if simulator else 0.0,
         reference=reference / rate,
-        old=old,
+        old=forward / rate if again else 0.0,
         forward=passes * forward / rate,
         backward=passes * backward / back,
+        critic=load.computed * (values * (1 + passes) / rate + passes * learnt / back),
         refit=refit,
-        chain=own + waits,
+        chain=(own + waits) * (2 if setup.further else 1),  # further groups begin when the first are judged
     )
 
 
@@ -120,6 +126,14 @@ def training_flops(setup: Setup) -> tuple[float, float]:
     return forward, backward + (forward if setup.engine == "sharded" else 0.0)
 
 
+def critic_flops(setup: Setup) -> tuple[float, float]:
+    """FLOP of a token's forward and backward pass of a critic that is a network; those of a head are nothing."""
+    if setup.recipe.algorithm != "ppo" or setup.engine == "local":
+        return 0.0, 0.0
+    forward = setup.model.forward(setup.shape.total / 2, head=False)
+    return forward, 3 * forward  # recomputed, as the policy is
+
+
 def decode_step(model: Dims, device: Device, setup: Setup, batch: float, context: float, width: int = 1) -> Seconds:
     """τ(B): seconds of one decode step, on `width` devices, of `batch` sequences that see `context` tokens each."""
     experts = 1 - (1 - model.active / model.experts) ** batch if model.moe else 1.0  # those that some token of it needs
@@ -135,7 +149,13 @@ def _generation(setup: Setup, load: Load, memory: Memory) -> Seconds:
     shape, rounds = setup.shape, memory.generation.rounds
     full, alone = steps(setup, memory)
     tail = (setup.constants["longest"] - 1) * shape.generated
+    rounds += _further_rounds(setup, memory)
     return rounds * (shape.generated * full + tail * alone) + prefill(setup, load)
+
+
+def _further_rounds(setup: Setup, memory: Memory) -> int:
+    """How often the room must be filled for the groups that replace silent ones, which begin after the others."""
+    return math.ceil(setup.further * setup.recipe.group / setup.gpus / memory.generation.at_once)
 
 
 def steps(setup: Setup, memory: Memory) -> tuple[Seconds, Seconds]:
@@ -150,7 +170,7 @@ def steps(setup: Setup, memory: Memory) -> tuple[Seconds, Seconds]:
 def prefill(setup: Setup, load: Load) -> Seconds:
     """Seconds of reading what the policy did not sample; a group's prompt is read once."""
     model, shape = setup.model, setup.shape
-    fresh = load.shown - setup.rollouts * shape.prompt * (1 - 1 / setup.recipe.group)
+    fresh = load.shown - load.rolled * shape.prompt * (1 - 1 / setup.recipe.group)
     dense = setup.constants["moe"] if model.moe else 1.0
     rate = setup.device.flops * setup.gpus * setup.constants["mfu_forward"] * dense
     return fresh * model.forward((shape.prompt + shape.total) / 2) / rate
