@@ -5,6 +5,9 @@ the rates of false yes and false no with intervals, what was left unscored, whet
 how many judgements a vote needs. Several stores of the same judge are its repeated runs, and so are the votes in one
 store; rates pool them, and intervals know that verdicts about one dialogue resemble each other.
 
+Labels that carry different weights, as those of `cm2 audit` do, are weighed in every share, kappa and error rate (see
+`cm2.judge.calibrate_weights`); counts, repeatability, and doubts about single items are of the labels as they are.
+
 The unit is an item in its turn, as it is paid for: whether it ever held. Where the labels are about steps, verdicts
 step by step are compared too (`steps`), which is the noise before a yes latches.
 
@@ -15,17 +18,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
-from cm2.judge.agreement import Confusion, Ints, Rate, alpha, kappa_intervals, rate, share_of_clusters
-from cm2.judge.calibration import DEFAULT_OUTPUT, NONE, Calibration, Doubt, Group, Repeat, save
-from cm2.judge.majority import Votes, votes
-from cm2.judge.pairing import Place, Run, Truth, judged, kinds_of, opinion, read_store, read_truth
+from cm2.judge.agreement import Confusion, alpha
+from cm2.judge.calibrate_weights import weights_of
+from cm2.judge.calibration import DEFAULT_OUTPUT, NONE, Calibration, Doubt, Group, save
+from cm2.judge.pairing import Place, Run, Truth, kinds_of, opinion, read_store, read_truth
+from cm2.judge.pairs import Pairs, group_of
 
 
 class CalibrateConfig(msgspec.Struct):
@@ -84,6 +87,7 @@ def calibrate_file(config: CalibrateConfig) -> Calibration:
         target=config.target,
         threshold=config.threshold,
         least=config.least,
+        weights=weights_of(config.against),
     )
     found.judge = sorted({name for store in stores for name in store.names})
     found.verdicts, found.against = config.verdicts, config.against
@@ -104,6 +108,7 @@ def calibrate(
     target: float = 0.05,
     threshold: float = 0.6,
     least: int = 20,
+    weights: Mapping[Place, float] | None = None,
 ) -> Calibration:
     """What runs of one judge are worth against the truth; see `CalibrateConfig` for the settings.
 
@@ -113,10 +118,11 @@ def calibrate(
         wording: (kind, focus, question) of an item.
         judges: who judged it.
         ballots: the single judgements, where there is one run and it is a vote: what repeatability and votes are about.
+        weights: of labels, where they are no plain sample; 1 for those that it leaves out.
     """
     places = list(truth.labels)
-    pairs = Pairs(runs, truth, places)
-    single = Pairs(ballots, truth, places) if ballots else pairs
+    pairs = Pairs(runs, truth, places, weights)
+    single = Pairs(ballots, truth, places, weights) if ballots else pairs
     described = [wording(place) for place in places]
     names = [(judges or {}).get(place, "") for place in places]
     people = [by for steps in truth.labels.values() for by in steps.values()]
@@ -132,6 +138,7 @@ def calibrate(
         total=group_of(pairs, single, np.arange(len(places)), target),
         people=alpha([[said.count(True), said.count(False)] for said in people]),
         least=least,
+        weighted=pairs.weighted,
     )
     for field, by, whole in (
         ("kinds", [one[0] for one in described], {""}),
@@ -141,7 +148,7 @@ def calibrate(
         if set(by) != whole:
             at = {name: np.flatnonzero(np.array(by) == name) for name in sorted(set(by))}
             setattr(found, field, {name or NONE: group_of(pairs, single, where, target) for name, where in at.items()})
-    found.steps = _by_step(runs, truth)
+    found.steps = _by_step(runs, truth, weights)
     found.doubtful = [
         doubt
         for what, groups in (("kind", found.kinds), ("focus", found.focuses))
@@ -151,108 +158,22 @@ def calibrate(
     return found
 
 
-class Pairs:
-    """Verdicts beside labels as arrays: `said[run, place]` is 1, 0, −1 (unscored) or −2 (no verdict)."""
-
-    def __init__(self, runs: list[Run], truth: Truth, places: list[Place]):
-        self.places = places
-        self.truth = np.array([_code(truth.met(place)) for place in places], dtype=np.int64)
-        self.said = np.full((len(runs), len(places)), -2, dtype=np.int64)
-        for r, run in enumerate(runs):
-            for p, place in enumerate(places):
-                known, met = judged(run, truth, place)
-                if known:
-                    self.said[r, p] = _code(met)
-        dialogues = {name: i for i, name in enumerate(dict.fromkeys(place.dialogue for place in places))}
-        self.cluster = np.array([dialogues[place.dialogue] for place in places], dtype=np.int64)
-
-    def group(self, at: Ints) -> Group:
-        """The numbers of some of the places, votes left out."""
-        said, truth = self.said[:, at], self.truth[at]
-        clusters, cluster = np.unique(self.cluster[at], return_inverse=True)
-
-        def tally(which: Any) -> Ints:
-            return np.bincount(cluster, weights=which.sum(axis=0), minlength=len(clusters)).astype(np.int64)
-
-        table = np.stack(
-            [tally((said == s) & (truth == t)) for s, t in ((1, 1), (1, 0), (0, 1), (0, 0))], axis=1
-        )  # tp, fp, fn, tn
-        undecided = tally((said == -1) & (truth >= 0))
-        tp, fp, fn, tn = table.T
-        counts = Confusion(*(int(n) for n in table.sum(axis=0)))
-        counts.judge_unscored = int(undecided.sum())
-        counts.truth_unscored = int(((said > -2) & (truth == -1)).sum())
-        interval = kappa_intervals([table])[0]
-        return Group(
-            counts=counts,
-            missing=int((said == -2).sum()),
-            base_rate=counts.base_rate,
-            agreement=rate(tp + tn, table.sum(axis=1)),
-            kappa=counts.kappa,
-            kappa_low=interval and interval[0],
-            kappa_high=interval and interval[1],
-            pabak=counts.pabak,
-            judge_yes=counts.judge_yes,
-            false_yes=rate(fp, fp + tn),
-            false_no=rate(fn, fn + tp),
-            unscored=rate(undecided, table.sum(axis=1) + undecided),
-            repeat=_repeat(said, cluster),
-        )
-
-    def votes(self, at: Ints, target: float, value: int, single: Rate | None) -> Votes | None:
-        """What a vote does where the truth is `value`, given the error rate of a single judgement there."""
-        at = at[self.truth[at] == value]
-        said = self.said[:, at]
-        wrong, runs = (said == 1 - value).sum(axis=0), (said >= 0).sum(axis=0)
-        if single is None:
-            return None
-        if len(said) < 2:
-            return votes(single, target)
-        known = runs > 0
-        alike = share_of_clusters(wrong[known] / runs[known], self.cluster[at][known])
-        return votes(single, target, wrong, runs, alike)
-
-
-def group_of(pairs: Pairs, single: Pairs, at: Ints, target: float) -> Group:
-    """The numbers of some of the places: rates of the verdicts, repeatability and votes of single judgements."""
-    found = pairs.group(at)
-    one = found if single is pairs else single.group(at)
-    found.repeat = one.repeat
-    found.vote_yes = single.votes(at, target, 0, one.false_yes)
-    found.vote_no = single.votes(at, target, 1, one.false_no)
-    return found
-
-
-def _code(met: bool | None) -> int:
-    return -1 if met is None else int(met)
-
-
-def _repeat(said: Ints, cluster: Ints) -> Repeat | None:
-    yes, no = (said == 1).sum(axis=0), (said == 0).sum(axis=0)
-    twice = yes + no >= 2
-    if not twice.any():
-        return None
-    same = ((yes == 0) | (no == 0)) & twice
-    clusters = int(cluster.max()) + 1
-    alike, asked = (np.bincount(cluster, weights=each, minlength=clusters) for each in (same, twice))
-    share = rate(alike, asked)
-    assert share is not None
-    return Repeat(int(twice.sum()), share, alpha(np.stack([yes, no], axis=1)))
-
-
-def _by_step(runs: list[Run], truth: Truth) -> Group | None:
+def _by_step(runs: list[Run], truth: Truth, weights: Mapping[Place, float] | None) -> Group | None:
     """Verdicts beside labels step by step, each step as a place of its own."""
     labels: dict[Place, dict[int | None, list[bool | None]]] = {}
     split: list[Run] = [{} for _ in runs]
+    own_weights: dict[Place, float] = {}
     for place, steps in truth.labels.items():
         for step, said in steps.items():
             if step is not None:
                 own = place._replace(item=f"{place.item}@{step}")
                 labels[own] = {None: [opinion(said)]}
+                own_weights[own] = (weights or {}).get(place, 1.0)
                 for run, parts in zip(runs, split, strict=True):
                     if step in run.get(place, {}):
                         parts[own] = {step: run[place][step]}
-    return Pairs(split, Truth(labels), list(labels)).group(np.arange(len(labels))) if labels else None
+    found = Pairs(split, Truth(labels), list(labels), own_weights)
+    return found.group(np.arange(len(labels))) if labels else None
 
 
 def _doubt(what: str, name: str, group: Group, threshold: float, least: int) -> Doubt | None:

@@ -104,6 +104,8 @@ class Calibration(msgspec.Struct):
     people: float | None = None
     """Krippendorff's alpha between several labels of the same thing: no judge can be held to more than this."""
     least: int = 20
+    weighted: bool = False
+    """Whether the labels had different weights: shares and rates are then of the whole that they were drawn from."""
     version: int = VERSION
 
     def group(self, kind: str = "") -> Group:

@@ -3,7 +3,7 @@
 A row is what one person says of one item in its whole turn: {dialogue, turn, item, met, …}; several people are several
 rows, which vote. `met` is null for what could not be told or does not apply. The rows carry `weight`, 1 / probability.
 
-The sample is drawn by what the judge said, so its rows are no plain sample, and calibration weighs none. `even` keeps a
+The sample is drawn by what the judge said, so its rows are no plain sample, and calibration weighs them. `even` keeps a
 case with a probability that evens the drawing out: fewer rows, and each outcome had the same chance to be one.
 """
 
