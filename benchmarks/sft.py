@@ -154,7 +154,7 @@ def trl(config, model, tokenizer, defaults: bool):
 
 def messages_of(dialogue) -> list[dict]:
     """The whole dialogue as messages."""
-    from cm2.rollout.environment import assistant_message, opening_messages, tool_message
+    from cm2.rollout.messages import assistant_message, opening_messages, tool_message
 
     messages = opening_messages(dialogue)
     for number, turn in enumerate(dialogue.turns):

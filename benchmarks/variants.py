@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from cm2.checklist import Task
 from cm2.dialogue import Dialogue, Step, ToolCall, Turn
-from cm2.label.counterexample import scramble
 from cm2.label.effects_net import is_write
+from cm2.label.scramble import scramble
 from cm2.rollout.trace import Rollout
 from cm2.simulate import World
 from cm2.worlds import MakeConfig, make, outcome_of

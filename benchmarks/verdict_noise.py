@@ -42,8 +42,8 @@ from cm2.dialogue import Dialogue, Step, Turn
 from cm2.formats import read_tasks
 from cm2.judge import ChecksJudge
 from cm2.judge.majority import majority_error
-from cm2.label.counterexample import scramble
 from cm2.label.reference import ReferenceLabeler
+from cm2.label.scramble import scramble
 from cm2.worlds import MakeConfig, make
 
 SHARED = Path(os.environ.get("CM2_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -21,8 +21,8 @@ from cm2.checklist import Checklist, Task
 from cm2.credit.satisfaction import dependencies
 from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse
 from cm2.judge import ChecksJudge
-from cm2.label.counterexample import scramble
 from cm2.label.reference import ReferenceLabeler
+from cm2.label.scramble import scramble
 from cm2.rollout import Environment, Limits
 from cm2.simulate.world import Session, error_response
 from cm2.verdict import Verdict

@@ -29,7 +29,7 @@ from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse, Turn
 from cm2.judge import ChecksJudge
 from cm2.label.reference import ReferenceLabeler
 from cm2.rollout.decode import native_dtype
-from cm2.rollout.environment import opening_messages
+from cm2.rollout.messages import opening_messages
 from cm2.rollout.template import tool_schema
 from cm2.worlds import MakeConfig, make, world_of
 

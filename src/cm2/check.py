@@ -10,6 +10,7 @@ reply: an agent that says nothing earns nothing. `all` and `any` of nothing neve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any as Json
 from typing import Literal
 
@@ -167,4 +168,20 @@ class Expression(msgspec.Struct, tag_field="type", tag="expression", omit_defaul
     cel: str
 
 
-Check = Called | NotCalled | Response | Reply | Before | All | Any | Not | Expression
+Leaf = Called | NotCalled | Response | Reply | Expression
+Check = Leaf | Before | All | Any | Not
+
+
+def leaves(check: Check) -> Iterator[Leaf]:
+    """The parts of a check that combine nothing, in order, those below a `not` included."""
+    match check:
+        case All() | Any():
+            for one in check.checks:
+                yield from leaves(one)
+        case Not():
+            yield from leaves(check.check)
+        case Before():
+            yield from leaves(check.first)
+            yield from leaves(check.then)
+        case _:
+            yield check

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cm2.evals.intervals import difference, interval
+from cm2.evals.intervals import difference, interval, sign_flips
 
 
 def test_a_share_has_wilsons_interval():
@@ -60,3 +60,14 @@ def test_false_alarms_are_about_as_rare_as_promised():
         pairs = [dict(enumerate(values.tolist())) for values in (a, b)]
         alarms += difference(*({str(k): v for k, v in one.items()} for one in pairs)).significant
     assert alarms <= 9  # 3 expected; 10 or more happen once in a thousand times
+
+
+def test_sign_flips_one_sided_count_the_patterns_that_rise_as_much():
+    """Of eight patterns of three equal differences one reaches their sum, two are as far from 0; zeros do not count."""
+    three = np.array([0.5, 0.0, 0.5, 0.5])
+    assert sign_flips(three, "greater") == 1 / 8
+    assert sign_flips(three) == 1 / 4
+    assert sign_flips(-three, "greater") == 1.0
+    assert sign_flips(np.array([0.5]), "greater") == 0.5 and sign_flips(np.array([-0.5]), "greater") == 1.0
+    many = np.tile([0.5, -0.25], 600)  # beyond the enumerated and the drawn: the normal limit
+    assert sign_flips(many, "greater") < 1e-6 < 1 - 1e-6 < sign_flips(-many, "greater")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cm2.assure.generate import GenerateConfig, Summary, generate, plan
+from cm2.assure.generate import GenerateConfig, Summary, generate
+from cm2.assure.generate_plan import plan
 from cm2.assure.leakage import Exclusion
 from cm2.checklist import Task
 from cm2.dialogue import Dialogue

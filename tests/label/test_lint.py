@@ -30,8 +30,9 @@ from cm2.check import (
 from cm2.checklist import Checklist, Evidence, Item, Task
 from cm2.dialogue import Dialogue, Step, Tool, ToolCall, ToolResponse, Turn
 from cm2.judge import decide
-from cm2.label.counterexample import counterexamples, scramble
+from cm2.label.counterexample import counterexamples
 from cm2.label.lint import STOCK, lint_task
+from cm2.label.scramble import scramble
 
 
 def call(name: str, response: Json, **arguments: Json) -> Step:

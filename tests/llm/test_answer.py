@@ -96,11 +96,11 @@ def test_arrays_are_looked_for_only_when_they_are_asked_for():
     "text", ["{" * 10**6, "{ " * 499_999, '{"' * 499_999, '"{' * 499_999, "[" * 10**6, "{ " * 400 + '"a" ' * 200_000]
 )
 def test_hostile_answers_are_read_in_bounded_time(text):
-    started = time.monotonic()
+    started = time.process_time()
     for kind in ("object", "array"):
         with pytest.raises(Invalid):
             final_json(text, kind)
-    assert time.monotonic() - started < 15  # a quarter of a second to two on an idle machine
+    assert time.process_time() - started < 15  # a quarter of a second to two; of the processor, which others use too
 
 
 @pytest.mark.parametrize(

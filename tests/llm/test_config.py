@@ -72,7 +72,7 @@ def test_flags_lie_above_the_file(tmp_path):
         ("default: {structured: never}", "default.structured"),
         ("judge: x", r"judge is no mapping of settings \(write judge:"),
         ("- a", "is not a mapping of settings"),
-        ("a: [", "is not YAML"),
+        ("a: [", "is no YAML"),
         ("budget: -1", "budget"),
     ],
 )

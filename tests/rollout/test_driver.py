@@ -18,7 +18,7 @@ from cm2.dialogue import Dialogue, Step, ToolCall, Turn  # noqa: E402
 from cm2.judge import ChecksJudge  # noqa: E402
 from cm2.rollout import Environment, Limits, Rollout  # noqa: E402
 from cm2.rollout.driver import Driver  # noqa: E402
-from cm2.rollout.environment import assistant_message  # noqa: E402
+from cm2.rollout.messages import assistant_message  # noqa: E402
 from cm2.rollout.sampling import Sampling  # noqa: E402
 from cm2.rollout.template import ChatTemplate  # noqa: E402
 from cm2.simulate import SimulatorError, World  # noqa: E402

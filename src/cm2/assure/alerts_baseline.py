@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from cm2.assure.alerts import Baseline
 from cm2.assure.monitor_state import Known
 from cm2.errors import ConfigError, Where
+from cm2.textfile import read_yaml
 
 _FIX = "write lines like `confirm-before-write: 0.97`, or `{passed: 194, scored: 200}`; or name a monitor's folder"
 
@@ -24,12 +24,7 @@ def load_baselines(path: str) -> dict[str, Baseline]:
     where = Where(file=path)
     if Path(path).is_dir():
         return _of_monitor(Path(path) / "state.json")
-    try:
-        value: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("there is no such file", where=where, fix="check --baseline") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("is no YAML or JSON", where=where, fix=_FIX) from error
+    value = read_yaml(path, _FIX, "check --baseline")
     if not isinstance(value, dict) or not value:
         raise ConfigError("holds no rates", where=where, fix=_FIX)
     return {str(name): _baseline(one, Where(file=path, item=str(name))) for name, one in value.items()}

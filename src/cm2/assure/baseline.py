@@ -23,10 +23,6 @@ from cm2.assure.multiple import holm
 from cm2.errors import DataError, Where
 from cm2.formats.store import Store
 
-RESAMPLES = 9999
-EXACT = 13
-"""Up to so many changed cases the sign flips are enumerated."""
-
 
 class Line(msgspec.Struct, omit_defaults=True):
     """One gate in a history."""
@@ -155,23 +151,11 @@ def chance(pairs: Sequence[tuple[Case, Case]]) -> float:
 
         return mcnemar(lost, won, worse=True)
     import numpy as np
-    from scipy import stats
 
-    shares = [(before.passed / before.runs, case.passed / case.runs) for before, case in pairs]
-    changed = np.array([before - now for before, now in shares if abs(before - now) > 1e-12])
-    if not len(changed) or changed.sum() <= 1e-9:
-        return 1.0
-    if len(changed) == 1:
-        return 0.5  # of two signs, one
-    found = stats.permutation_test(
-        (changed,),
-        np.mean,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=np.inf if len(changed) <= EXACT else RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.pvalue)
+    from cm2.evals.intervals import sign_flips
+
+    fallen = np.array([before.passed / before.runs - case.passed / case.runs for before, case in pairs])
+    return 1.0 if fallen.sum() <= 1e-9 else sign_flips(fallen, "greater")
 
 
 def compare(cases: list[Case], duties: list[Rate], baseline: GateResult) -> tuple[list[Paired], dict[str, int]]:

@@ -14,109 +14,25 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
-
-from cm2.assure.export_formats import (
-    FORMATS,
-    KINDS,
-    SUFFIX,
-    Format,
-    Kind,
-    Pair,
-    Rl,
-    Sample,
-    Sft,
-    factory_info,
-    writer_of,
-)
-from cm2.assure.export_standing import RANK, Standing, standing_of
+from cm2.assure.export_config import ExportConfig, Summary
+from cm2.assure.export_formats import Pair, Rl, Sample, Sft, write_factory_info, writer_of
+from cm2.assure.export_standing import Standing, standing_of
 from cm2.assure.export_talk import Talk, Unsayable, talk_of
 from cm2.assure.export_verl import writer_for
 from cm2.assure.leakage import Exclusion
-from cm2.assure.outcomes import Judged, Outcome, read_judged
+from cm2.assure.outcomes import Judged, read_judged
 from cm2.assure.pairs import Paths, Wanted, fetch
-from cm2.checklist import Checklist, Severity, Task
+from cm2.assure.restricted import restricted
+from cm2.checklist import Task
 from cm2.curate.seen import Seen
 from cm2.dialogue import Dialogue
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
 from cm2.formats.jsonlines import encode
-from cm2.policy import Policy
 from cm2.verdict import WHOLE
 
 KEPT_PROBLEMS = 5
 Progress = Callable[[Iterable[Judged], str], Iterable[Judged]]
-
-
-class ExportConfig(msgspec.Struct, kw_only=True):
-    """What to export, and for whom."""
-
-    input: str
-    """The dialogues that were judged."""
-    verdicts: str
-    """The store that `cm2 judge` wrote about them."""
-    output: str
-    """The file of rows."""
-    kind: Kind = "sft"
-    """What is trained."""
-    form: Format = "trl"
-    """Who trains."""
-    policy: Policy | None = None
-    """The duties, where it was judged by a policy."""
-    checklists: str | None = None
-    """The labelled file, where it was judged by another file's checklists; its dialogues are the tasks of `rl`."""
-    blocking: Severity = "major"
-    """The least severity whose fails block a dialogue."""
-    until_failure: bool = False
-    """sft: of a dialogue that fails, the turns before the first that does."""
-    per_prefix: int = 1
-    """preferences: pairs of one prefix at most."""
-    thinking: bool = True
-    """Whether private thinking is kept, where the format has a place for it."""
-    format: str = "auto"
-    """The format of the dialogues, when it cannot be told."""
-
-    def __post_init__(self) -> None:
-        for name, known in (("kind", KINDS), ("form", FORMATS), ("blocking", [one for one in RANK if one])):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"there is no {name} {getattr(self, name)!r}", fix=f"use {', '.join(known)}")
-        writer_of(self.kind, self.form)
-        if self.until_failure and self.kind != "sft":
-            raise ConfigError("`until failure` is for sft", fix="leave it out")
-        wanted = SUFFIX.get(self.form)
-        if wanted is not None and not self.output.endswith(wanted):
-            raise ConfigError(f"{self.form} reads {wanted}", fix=f"give -o a name that ends in {wanted}")
-
-
-class Summary(msgspec.Struct, kw_only=True):
-    """What was exported, and what was not."""
-
-    dialogues: int = 0
-    rows: int = 0
-    cut: int = 0
-    """sft: rows that hold a part of their dialogue."""
-    messages: int = 0
-    learnt: int = 0
-    """Messages that are learnt."""
-    left_out: dict[str, int] = {}
-    """Dialogues (preferences: pairs) that are in no row, by reason."""
-    mixed: int = 0
-    """preferences: actions at a fork after which duties held and did not."""
-    sampled: dict[str, int] = {}
-    """preferences: what came of asking an endpoint."""
-    duties: dict[str, int] = {}
-    """rl: tasks by the duty that they are about."""
-    whole: dict[str, int] = {}
-    """rl: dialogues that fail a duty about the whole dialogue, of which no reward is made."""
-    excluded: int = 0
-    """Dialogues to which nothing may be near."""
-    unreadable: int = 0
-    problems: list[str] = []
-    files: list[str] = []
-
-    def leave(self, reason: str) -> None:
-        """Count one that is in no row."""
-        self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
 
 def export_file(
@@ -162,7 +78,7 @@ def export_file(
             raise DataError(f"no row comes of its dialogues: {told}", where=Where(file=config.input), fix=_FIX)
     summary.files.append(config.output)
     if config.form == "llama-factory":
-        summary.files.append(_info(config))
+        summary.files.append(write_factory_info(config.output, config.kind))
     return summary
 
 
@@ -286,41 +202,6 @@ class _Export:
         return {task.dialogue.id: task.dialogue for _, task in read_tasks(self.config.checklists, self.config.format)}
 
 
-def restricted(
-    outcomes: Iterable[Outcome], failing: Iterable[Outcome], everywhere: bool, turns: int
-) -> list[Checklist]:
-    """The checklists of the turns, with nothing but the duties that failed and what these depend on.
-
-    Args:
-        outcomes: all of the dialogue.
-        failing: those that failed.
-        everywhere: keep a duty that failed in one turn in every turn (a policy's duties are the same in all).
-        turns: how many turns the task has.
-    """
-    failed = {(one.turn, one.variant, one.item.id) for one in failing}
-    names = {one.duty for one in failing}
-    by_turn: dict[tuple[int, int], list[Outcome]] = {}
-    for one in outcomes:
-        if one.turn != WHOLE and one.turn < turns:
-            by_turn.setdefault((one.turn, one.variant), []).append(one)
-    made = []
-    for (turn, variant), mine in sorted(by_turn.items()):
-        items = {one.item.id: one.item for one in mine}
-        kept = {
-            one.item.id for one in mine if (everywhere and one.duty in names) or (turn, variant, one.item.id) in failed
-        }
-        waiting = list(kept)
-        while waiting:
-            for id in items[waiting.pop()].depends_on:
-                if id in items and id not in kept:
-                    kept.add(id)
-                    waiting.append(id)
-        if kept:
-            chosen = [item for id, item in items.items() if id in kept]
-            made.append(Checklist(turn, chosen, variant, labeler="export").normalised())
-    return made
-
-
 def _tasks_of(dialogue: Dialogue) -> list[str]:
     """Ids of the task that a dialogue is a run of, as far as it says so."""
     return [str(value) for name in ("task", "task_id") if (value := dialogue.meta.get(name)) not in (None, "")]
@@ -338,23 +219,3 @@ def _without_thinking(sample: Any) -> Any:
     if isinstance(sample, Pair):
         return Pair(sample.id, quiet(sample.prompt), bare(sample.chosen), bare(sample.rejected))
     return sample
-
-
-def _info(config: ExportConfig) -> str:
-    """Write LLaMA-Factory's entry beside the output, with those that the file has already."""
-    folder, file = os.path.split(config.output)
-    path = os.path.join(folder, "dataset_info.json")
-    known: dict[str, Any] = {}
-    if os.path.exists(path):
-        try:
-            with open(path, "rb") as handle:
-                found = msgspec.json.decode(handle.read())
-        except msgspec.DecodeError as error:
-            raise DataError("is no JSON", where=Where(file=path), fix="mend it, or export elsewhere") from error
-        known = found if isinstance(found, dict) else {}
-    known |= factory_info(file.split(".")[0], file, config.kind)
-    draft = f"{path}.{os.getpid()}.tmp"
-    with open(draft, "wb") as handle:
-        handle.write(msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n")
-    os.replace(draft, path)
-    return path

@@ -13,6 +13,7 @@ What a format cannot say makes the row `Unsayable`, which is counted; nothing is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import msgspec
 
 from cm2.assure.export_talk import Message, Talk, Unsayable
 from cm2.checklist import Task
-from cm2.errors import ConfigError
+from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import write_task
 
 Kind = Literal["sft", "preferences", "rl"]
@@ -195,7 +196,31 @@ def _factory_head(talk: Talk) -> Row:
     return {"system": system, "tools": _text([tool["function"] for tool in talk.tools]) if talk.tools else ""}
 
 
-def factory_info(name: str, file: str, kind: Kind) -> dict[str, Any]:
+def write_factory_info(output: str, kind: Kind) -> str:
+    """Write LLaMA-Factory's entry for a file into the dataset_info.json beside it, with those that stand there already.
+
+    Raises:
+        DataError: there is such a file, and it is no JSON.
+    """
+    folder, file = os.path.split(output)
+    path = os.path.join(folder, "dataset_info.json")
+    known: dict[str, Any] = {}
+    if os.path.exists(path):
+        try:
+            with open(path, "rb") as handle:
+                found = msgspec.json.decode(handle.read())
+        except msgspec.DecodeError as error:
+            raise DataError("is no JSON", where=Where(file=path), fix="mend it, or export elsewhere") from error
+        known = found if isinstance(found, dict) else {}
+    known |= _factory_info(file.split(".")[0], file, kind)
+    draft = f"{path}.{os.getpid()}.tmp"
+    with open(draft, "wb") as handle:
+        handle.write(msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n")
+    os.replace(draft, path)
+    return path
+
+
+def _factory_info(name: str, file: str, kind: Kind) -> dict[str, Any]:
     """The entry of LLaMA-Factory's dataset_info.json."""
     columns = {"messages": "conversations", "system": "system", "tools": "tools"}
     entry: dict[str, Any] = {"file_name": file, "formatting": "sharegpt", "columns": columns}

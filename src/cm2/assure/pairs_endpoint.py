@@ -21,7 +21,7 @@ from cm2.dialogue import Dialogue, Step
 from cm2.judge import ChecksJudge
 from cm2.llm import ChatClient, Endpoint, ProviderError, flow
 from cm2.rollout.agents import step_of
-from cm2.rollout.environment import assistant_message
+from cm2.rollout.messages import assistant_message
 from cm2.rollout.template import tool_schema
 from cm2.verdict import WHOLE
 

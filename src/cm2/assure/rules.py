@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 
 from cm2.assure.drift import Method
 from cm2.checklist import Severity
 from cm2.errors import ConfigError, Where
+from cm2.textfile import read_yaml
 
 When = Literal["below", "drop", "drift", "unscored", "failure"]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -198,14 +197,7 @@ def load_rules(path: str) -> Rules:
         ConfigError: the file is absent or not as it should be.
     """
     where = Where(file=path)
-    try:
-        value: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ConfigError("there is no such file", where=where, fix="check --rules") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        raise ConfigError("is no YAML", where=Where(file=path, line=line), fix="mend that line") from error
+    value = read_yaml(path, "pass rules as YAML", "check --rules")
     if not isinstance(value, dict):
         raise ConfigError("is no rules file", where=where, fix="write a mapping with a list `rules`")
     try:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 
 from cm2.checklist import Severity
 from cm2.errors import ConfigError, Where
@@ -22,6 +21,7 @@ from cm2.judge.judging import Judging
 from cm2.llm import Endpoint
 from cm2.rollout.limits import Limits
 from cm2.simulate.config import SimulatorConfig
+from cm2.textfile import read_yaml
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Level = Annotated[float, msgspec.Meta(gt=0, lt=1)]
@@ -149,17 +149,7 @@ def load_suite(path: str, flags: Mapping[str, Any] | None = None) -> Suite:
         ConfigError: the file is absent or no mapping; a field is unknown, missing or wrong; fields contradict.
     """
     where = Where(file=path)
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("there is no such file", where=where, fix="check the path") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError("is no text file", where=where, fix="pass a suite as YAML") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        problem = getattr(error, "problem", None) or "not valid"
-        raise ConfigError(f"is no YAML: {problem}", where=where.but(line=line), fix="mend that line") from error
+    value = read_yaml(path, "pass a suite as YAML")
     if not isinstance(value, dict):
         raise ConfigError("is no suite", where=where, fix="write a mapping, with lines like `policy: policy.yaml`")
     return read_suite(_flagged(_resolved(value, Path(path).parent), flags or {}), where)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cm2.cli.common import Json, emit, track
+from cm2.cli.compare_plan import least_seen, plan_pairs
 
 if TYPE_CHECKING:
     from cm2.assure.compare import CompareConfig
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".md", ".html", ".json")
 EXAMPLES = 3
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
-"""Shares of discordant dialogues for which it is told what can be seen."""
 _DUTIES, _DRIVE, _PLAN = "By which duties", "Two endpoints on the same tasks", "How many dialogues it takes (--plan)"
 
 
@@ -124,7 +123,7 @@ def compare(
         if not 0 < value < 1:
             raise ConfigError(f"--{name} is {value:g}", fix="use a number between 0 and 1")
     if plan:
-        _plan(given, rate, lift, pairs, correlation, discordance, alpha, power, as_json)
+        plan_pairs(given, rate, lift, pairs, correlation, discordance, alpha, power, as_json)
         return 0
     if any(value is not None for value in (rate, lift, pairs, correlation, discordance)):
         raise ConfigError("--rate, --lift, --pairs, --correlation and --discordance plan", fix="add --plan")
@@ -270,49 +269,6 @@ def _dry(config: DriveConfig, alpha: float, power: float, as_json: bool) -> None
     from cm2.report import compare_terminal as terminal
 
     asked = expected(config)
-    least = _least(asked.tasks, None, alpha, power)
+    least = least_seen(asked.tasks, None, alpha, power)
     shown = [terminal.asked(asked), terminal.least(asked.tasks, least, alpha, power)]
     emit(msgspec.to_builtins(asked) | {"detectable": least}, as_json, shown)
-
-
-def _least(pairs: int, discordance: float | None, alpha: float, power: float) -> dict[str, float | None]:
-    from cm2.assure.power import detectable
-
-    shares = SHARES if discordance is None else (discordance,)
-    return {f"{share:g}": detectable(pairs, share, alpha, power) for share in shares}
-
-
-def _plan(
-    given: list[str],
-    rate: float | None,
-    lift: float | None,
-    pairs: int | None,
-    correlation: float | None,
-    discordance: float | None,
-    alpha: float,
-    power: float,
-    as_json: bool,
-) -> None:
-    import msgspec
-
-    from cm2.assure import power as planning
-    from cm2.errors import ConfigError
-    from cm2.report import compare_terminal as terminal
-
-    if given:
-        raise ConfigError("a plan reads nothing", fix="leave A and B out")
-    summary: dict[str, Any] = {"alpha": alpha, "power": power}
-    shown: list[Any] = []
-    if lift is not None:
-        if rate is None:
-            raise ConfigError("a lift starts at a rate", fix="give --rate, the pass rate of A")
-        found = planning.plan(rate, lift, correlation=correlation, discordance=discordance, alpha=alpha, power=power)
-        summary["plans"] = msgspec.to_builtins(found)
-        shown.append(terminal.plans(found, alpha, power))
-    if pairs is not None:
-        least = _least(pairs, discordance, alpha, power)
-        summary |= {"pairs": pairs, "detectable": least}
-        shown.append(terminal.least(pairs, least, alpha, power))
-    if not shown:
-        raise ConfigError("there is nothing to plan", fix="give --rate and --lift, or --pairs")
-    emit(summary, as_json, shown)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cm2.cli import acting
 from cm2.cli.common import Json, emit, track
 from cm2.cli.models import CacheFile, DryRun, ModelsFile, Settings, open_models
 
@@ -18,10 +19,11 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def generate(
+        ctx: typer.Context,
         source: Annotated[str, typer.Argument(metavar="TASKS", help="Labelled dialogues.")],
         output: Annotated[str, typer.Option("-o", "--output", help="A folder; the same command goes on.")],
-        base_url: Annotated[str, typer.Option(help="Where the agent's API starts: http://127.0.0.1:8000/v1.")],
-        model: Annotated[str, typer.Option(help="The agent's model.")],
+        base_url: acting.AgentUrl,
+        model: acting.AgentModel,
         samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Rollouts of each task.")] = 4,
         keep: Annotated[str, typer.Option(help="strict (every item holds), or reward.")] = "strict",
         threshold: Annotated[float, typer.Option(min=0, max=1, help="--keep reward: the least reward.")] = 1.0,
@@ -39,21 +41,21 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option("--budget-tokens", min=1, help="No round begins after so many tokens.")
         ] = None,
         dry_run: DryRun = False,
-        key_variable: Annotated[str, typer.Option(help="The variable that holds the key.")] = "OPENAI_API_KEY",
-        temperature: Annotated[float | None, typer.Option(help="Default: the server's.")] = None,
-        top_p: Annotated[float | None, typer.Option(help="Default: the server's.")] = None,
-        max_tokens: Annotated[int | None, typer.Option(help="Tokens of one action.")] = None,
-        max_steps: Annotated[int, typer.Option(help="Steps in one turn.")] = 20,
-        retries: Annotated[int, typer.Option(help="Further tries of a request that the provider failed.")] = 6,
-        concurrency: Annotated[int, typer.Option(min=1, help="Rollouts at once.")] = 16,
-        limit: Annotated[int | None, typer.Option(help="Only the first so many tasks.")] = None,
-        seed: Annotated[int, typer.Option(help="Varies the world and the sampling.")] = 0,
-        simulator: Annotated[str, typer.Option(help="auto, replay, fallback, schema or llm.")] = "auto",
-        judge: Annotated[str, typer.Option(help="checks, hybrid, llm or vote.")] = "checks",
+        key_variable: acting.KeyVariable = "OPENAI_API_KEY",
+        temperature: acting.Temperature = None,
+        top_p: acting.TopP = None,
+        max_tokens: acting.MaxTokens = None,
+        max_steps: acting.MaxSteps = 20,
+        retries: acting.Retries = 6,
+        concurrency: acting.RolloutsAtOnce = 16,
+        limit: acting.Limit = None,
+        seed: acting.Seed = 0,
+        simulator: acting.SimulatorKind = "auto",
+        judge: acting.JudgeKind = "checks",
         models: ModelsFile = None,
         settings: Settings = None,
         cache: CacheFile = None,
-        format: Annotated[str, typer.Option(help="auto, openai or nemotron.")] = "auto",
+        format: acting.TaskFormat = "auto",
         as_json: Json = False,
     ) -> None:
         """Sample an agent on tasks and keep the runs whose checklist holds."""
@@ -61,40 +63,16 @@ def register(app: typer.Typer) -> None:
 
         import msgspec
 
-        from cm2.assure.generate import GenerateConfig, check, plan
+        from cm2.assure.generate import GenerateConfig
         from cm2.assure.generate import generate as run
+        from cm2.assure.generate_config import check
+        from cm2.assure.generate_plan import plan
         from cm2.assure.leakage import read_exclusion
         from cm2.errors import ConfigError
-        from cm2.judge.judging import Judging
         from cm2.judge.make import make_judge
-        from cm2.llm import Endpoint
-        from cm2.rollout.collect import RolloutConfig
-        from cm2.rollout.limits import Limits
-        from cm2.simulate import SimulatorConfig
         from cm2.worlds import outcome_for, world_for
 
-        endpoint = Endpoint(
-            base_url=base_url,
-            model=model,
-            key_variable=key_variable,
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_tokens,
-            retries=retries,
-        )
-        rollouts = RolloutConfig(
-            input=source,
-            output=f"{output}/rollouts.jsonl",
-            endpoint=endpoint,
-            group=samples,
-            seed=seed,
-            concurrency=concurrency,
-            limit=limit,
-            format=format,
-            limits=Limits(steps=max_steps),
-            simulator=SimulatorConfig(kind=simulator),  # type: ignore[arg-type]
-            judging=Judging(kind=judge),  # type: ignore[arg-type]
-        )
+        rollouts = acting.rollouts(ctx.params, f"{output}/rollouts.jsonl", samples)
         config = GenerateConfig(
             rollouts=rollouts,
             output=output,
@@ -131,7 +109,7 @@ def register(app: typer.Typer) -> None:
                     asker=door,
                 )
             )
-        emit(msgspec.to_builtins(summary), as_json, _shown(summary, endpoint.name, output))
+        emit(msgspec.to_builtins(summary), as_json, _shown(summary, rollouts.endpoint.name, output))
 
 
 def _shown(summary: Any, name: str, output: str) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cm2.cli import acting
 from cm2.cli.common import Json, emit, track
 from cm2.cli.models import Budget, CacheFile, DryRun, ModelsFile, Settings, open_models, spending_table
 
@@ -19,33 +20,28 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def rollout(
+        ctx: typer.Context,
         source: Annotated[str, typer.Argument(metavar="IN", help="Tasks: labelled dialogues (JSONL, .gz, Parquet).")],
         output: Annotated[str, typer.Option("-o", "--output", help="The store of rollouts (JSONL, resumable).")],
-        base_url: Annotated[str, typer.Option(help="Where the agent's API starts: http://127.0.0.1:8000/v1.")],
-        model: Annotated[str, typer.Option(help="The agent's model, as the endpoint knows it.")],
-        key_variable: Annotated[
-            str, typer.Option(help="Environment variable that holds the key (no key is sent when unset).")
-        ] = "OPENAI_API_KEY",
+        base_url: acting.AgentUrl,
+        model: acting.AgentModel,
+        key_variable: acting.KeyVariable = "OPENAI_API_KEY",
         group: Annotated[int, typer.Option(help="Rollouts of each task, in one world.")] = 1,
-        concurrency: Annotated[int, typer.Option(help="Rollouts at once.")] = 16,
-        limit: Annotated[int | None, typer.Option(help="Only the first so many tasks.")] = None,
-        temperature: Annotated[float | None, typer.Option(help="Default: the server's.")] = None,
-        top_p: Annotated[float | None, typer.Option(help="Default: the server's.")] = None,
-        max_tokens: Annotated[int | None, typer.Option(help="Tokens of one action. Default: the server's.")] = None,
+        concurrency: acting.RolloutsAtOnce = 16,
+        limit: acting.Limit = None,
+        temperature: acting.Temperature = None,
+        top_p: acting.TopP = None,
+        max_tokens: acting.MaxTokens = None,
         max_turns: Annotated[int | None, typer.Option(help="Turns of each dialogue that are played.")] = None,
-        max_steps: Annotated[int, typer.Option(help="Steps in one turn.")] = 20,
-        retries: Annotated[int, typer.Option(help="Further tries of a request that the provider failed.")] = 6,
+        max_steps: acting.MaxSteps = 20,
+        retries: acting.Retries = 6,
         send_thinking: Annotated[bool, typer.Option(help="Send earlier thinking back as reasoning_content.")] = True,
-        simulator: Annotated[
-            str, typer.Option(help="auto (a task's own world, else fallback), replay, fallback, schema or llm.")
-        ] = "auto",
+        simulator: acting.SimulatorKind = "auto",
         simulator_url: Annotated[
             list[str] | None, typer.Option(help="Where the API of --simulator llm starts. Repeat it for replicas.")
         ] = None,
         simulator_model: Annotated[str | None, typer.Option(help="The model of --simulator llm.")] = None,
-        judge: Annotated[
-            str, typer.Option(help="checks, hybrid, llm or vote; a model is the role judge of --models.")
-        ] = "checks",
+        judge: acting.JudgeKind = "checks",
         replay: Annotated[
             str, typer.Option(help="always, or same_state: recorded answers only after the recorded writes.")
         ] = "always",
@@ -57,8 +53,8 @@ def register(app: typer.Typer) -> None:
         cache: CacheFile = None,
         budget: Budget = None,
         dry_run: DryRun = False,
-        seed: Annotated[int, typer.Option(help="Varies the simulated world and the endpoint's sampling.")] = 0,
-        format: Annotated[str, typer.Option(help="auto, openai or nemotron.")] = "auto",
+        seed: acting.Seed = 0,
+        format: acting.TaskFormat = "auto",
         as_json: Json = False,
     ) -> None:
         """Drive an OpenAI-compatible endpoint as the agent; a provider's failure is never a zero."""
@@ -66,38 +62,12 @@ def register(app: typer.Typer) -> None:
 
         from cm2.errors import ConfigError
         from cm2.formats import read_tasks
-        from cm2.judge.judging import Judging
         from cm2.judge.make import make_judge
-        from cm2.llm import Endpoint
-        from cm2.rollout.collect import RolloutConfig, collect
-        from cm2.rollout.limits import Limits
+        from cm2.rollout.collect import collect
         from cm2.rollout.plan import plan
-        from cm2.simulate import SimulatorConfig
         from cm2.worlds import outcome_for, world_for
 
-        endpoint = Endpoint(
-            base_url=base_url,
-            model=model,
-            key_variable=key_variable,
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_tokens,
-            retries=retries,
-            send_thinking=send_thinking,
-        )
-        config = RolloutConfig(
-            input=source,
-            output=output,
-            endpoint=endpoint,
-            group=group,
-            seed=seed,
-            concurrency=concurrency,
-            limit=limit,
-            format=format,
-            limits=Limits(turns=max_turns, steps=max_steps),
-            simulator=SimulatorConfig(kind=simulator, replay=replay, on_failure=on_simulator_failure),  # type: ignore[arg-type]
-            judging=Judging(kind=judge),  # type: ignore[arg-type]
-        )
+        config = acting.rollouts(ctx.params, output, group)
         if config.judging.asks and dry_run:
             raise ConfigError("a dry run cannot know what there will be to judge", fix="leave --judge out of it")
         if config.judging.asks and models is None:
@@ -145,7 +115,7 @@ def register(app: typer.Typer) -> None:
                     progress=lambda tasks: track(tasks, "rolling out"),
                 )
             )
-        table = Table(title=f"{summary.rollouts} rollouts of {summary.tasks} tasks by {endpoint.name}")
+        table = Table(title=f"{summary.rollouts} rollouts of {summary.tasks} tasks by {config.endpoint.name}")
         table.add_column("")
         table.add_column("", justify="right")
         for name, share in (

@@ -15,6 +15,7 @@ import re2
 from cm2.curate.finding import Findings
 from cm2.curate.profile import Limits
 from cm2.curate.reading import CONTROL, Call, Reading
+from cm2.formats.jsonlines import is_unicode
 
 FLAGS = {
     "duplicate_id": "an earlier row has the same id",
@@ -96,7 +97,7 @@ def oddities(row: Reading, found: Findings) -> None:
     elif not row.said.isascii():
         if any(odd in row.said for odd in _WIDE):
             _mark("control_characters", _ODD, row, found)
-        if not _is_unicode(row.said):
+        if not is_unicode(row.said):
             _mark("lone_surrogate", _SURROGATE, row, found)
     if row.answers and _ORDERS.search(row.answers.encode(errors="replace")):
         for index in row.layout.tool:
@@ -125,14 +126,6 @@ def _mark(flag: str, pattern: re.Pattern[str], row: Reading, found: Findings) ->
         match = pattern.search(text)
         if match is not None:
             found.flag(flag, f"{match.group()[:80]!a} stands in the text", f"messages[{index}].content")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _keys(value: Any) -> int:

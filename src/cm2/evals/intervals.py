@@ -7,6 +7,8 @@ interval and a p-value from sign flips (the null hypothesis: which agent is whic
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import numpy as np
 from scipy import stats
@@ -69,22 +71,28 @@ def difference(before: dict[str, float], after: dict[str, float]) -> Difference 
     return Difference(float(a.mean()), float(b.mean()), float((b - a).mean()), low, high, sign_flips(b - a), len(a))
 
 
-def sign_flips(differences: np.ndarray) -> float:
-    """Two-sided p of the test that flips signs: were the two agents the same, each difference were as likely with the
-    other sign. All patterns where few tasks differ, FLIPS drawn ones where more do, the normal limit beyond LARGE.
+def sign_flips(differences: np.ndarray, alternative: Literal["two-sided", "greater"] = "two-sided") -> float:
+    """p of the test that flips signs: were the two agents the same, each difference were as likely with the other sign.
+    All patterns where few tasks differ, FLIPS drawn ones where more do, the normal limit beyond LARGE.
 
     What is 0 stays 0 whatever its sign, so only the differences that are not count.
+
+    Args:
+        differences: one a task.
+        alternative: greater asks one-sided, whether the differences are above 0.
     """
+    two_sided = alternative == "two-sided"
     moved = differences[np.abs(differences) > 1e-12]
     if len(moved) < 2:  # one difference is as likely either way
-        return 1.0
+        return 1.0 if two_sided or moved.sum() <= 0 else 0.5
     if len(moved) > LARGE:
-        z = abs(moved.sum()) / np.sqrt((moved**2).sum())
-        return float(2 * stats.norm.sf(z))
+        z = moved.sum() / np.sqrt((moved**2).sum())
+        return float(2 * stats.norm.sf(abs(z)) if two_sided else stats.norm.sf(z))
     test = stats.permutation_test(
         (moved,),
         np.mean,
         permutation_type="samples",
+        alternative=alternative,
         n_resamples=FLIPS,
         batch=BATCH,
         vectorized=True,

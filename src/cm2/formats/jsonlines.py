@@ -40,6 +40,15 @@ def encode(obj: Any) -> bytes:
         return json.dumps(msgspec.to_builtins(obj), separators=(",", ":")).encode()
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text: whether it has no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def parse(line: bytes) -> tuple[Any, str | None]:
     """The JSON value of a line and None, or None and why it is not JSON.
 

@@ -95,12 +95,7 @@ def _describe(value: dict[str, Any], about: dict[str, Any], draft: Draft, place:
     place.keep("metadata", value.get("metadata"))
     for key in ("choices", "sandbox"):
         place.keep(key, value.get(key))
-    for key, one in value.items():
-        if key in _BOOKKEEPING:
-            if one not in (None, "", [], {}, 0):
-                place.left(key)
-        elif key not in _TAKEN:
-            place.keep(key, one)
+    place.rest(value, _TAKEN, _BOOKKEEPING)
 
 
 def _score(value: dict[str, Any], draft: Draft, place: Place) -> None:

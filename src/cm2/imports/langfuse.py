@@ -110,12 +110,7 @@ def read_observation(value: dict[str, Any]) -> Work:
 
 def _rest(value: dict[str, Any], place: Place) -> None:
     place.keep("metadata", unpacked(value.get("metadata")))
-    for key, one in value.items():
-        if key in _BOOKKEEPING:
-            if one not in (None, "", [], {}, 0):
-                place.left(key)
-        elif key not in _TAKEN:
-            place.keep(key, one)
+    place.rest(value, _TAKEN, _BOOKKEEPING)
 
 
 def read_score(value: dict[str, Any]) -> Score | None:

@@ -85,12 +85,7 @@ def _read(value: dict[str, Any], trace: str) -> Work:
     elif kind == "agent":
         work.request, work.response = request, response
     place.keep("metadata", _own(metadata))
-    for key, one in value.items():
-        if key in _BOOKKEEPING:
-            if one not in (None, "", [], {}, 0):
-                place.left(key)
-        elif key not in _TAKEN:
-            place.keep(key, one)
+    place.rest(value, _TAKEN, _BOOKKEEPING)
     stats = as_dict(unpacked(value.get("feedback_stats")))
     work.scores = [score for name, one in stats.items() if (score := _average(name, one, id)) is not None]
     feedback = [one for one in as_list(value.get("feedback")) if isinstance(one, dict)]

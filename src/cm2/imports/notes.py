@@ -15,6 +15,7 @@ One `Notes` belongs to one dialogue. `at` gives the same notes seen from an inne
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -163,6 +164,15 @@ class Place:
     def made(self, what: str, path: str = "") -> None:
         """See `Notes.made`."""
         self.notes.made(joined(self.path, path), what)
+
+    def rest(self, value: dict[str, Any], taken: Container[str], bookkeeping: Container[str]) -> None:
+        """The fields of a record that nobody read: bookkeeping is left, unless it says nothing; others are kept."""
+        for key, one in value.items():
+            if key in bookkeeping:
+                if one not in (None, "", [], {}, 0):
+                    self.left(key)
+            elif key not in taken:
+                self.keep(key, one)
 
 
 def joined(path: str, inner: str | int) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-import yaml
 
 from cm2.checklist import Item
 from cm2.errors import ConfigError, Where
+from cm2.textfile import read_yaml
 
 Kind = Literal["checks", "llm", "hybrid", "vote", "classifier"]
 Schedule = Literal["turn", "dialogue", "step", "item", "published"]
@@ -143,12 +142,7 @@ def load_judging(path: str | None = None, **flags: Any) -> Judging:
     values: dict[str, Any] = {}
     where = Where(file=path) if path is not None else None
     if path is not None:
-        try:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise ConfigError("there is no such file", where=where, fix="check --judging") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"is not YAML: {error}", where=where) from error
+        found = read_yaml(path, "pass settings as YAML", "check --judging")
         if not isinstance(found, dict):
             raise ConfigError("is not a mapping of settings", where=where, fix="write lines like `schedule: turn`")
         values = {str(name).replace("-", "_"): value for name, value in found.items()}

@@ -87,9 +87,12 @@ class Compiler:
         unknown = next(_unknown(given, check, "check"), None)
         if unknown is not None:
             return Fault("form", f"the check has an unknown key: {unknown}")
-        leaves = list(_leaves(check))
-        if _expresses(check):
-            return Fault("form", "an expression is a policy's; lint could not show what it misses: use the other forms")
+        leaves: list[_Leaf] = []
+        for leaf in forms.leaves(check):
+            if isinstance(leaf, forms.Expression):
+                told = "an expression is a policy's; lint could not show what it misses: use the other forms"
+                return Fault("form", told)
+            leaves.append(leaf)
         for reason, found in (
             ("bounds", _too_much(leaves)),
             ("tool", self._unknown_tool(leaves)),
@@ -194,34 +197,6 @@ def _unknown(given: Any, parsed: Any, place: str) -> Iterator[str]:
     elif isinstance(parsed, dict) and any(isinstance(value, msgspec.Struct) for value in parsed.values()):
         for key, each in parsed.items():
             yield from _unknown(given[key], each, f"{place}.{key}")
-
-
-def _leaves(check: Check) -> Iterator[_Leaf]:
-    match check:
-        case forms.All() | forms.Any():
-            for one in check.checks:
-                yield from _leaves(one)
-        case forms.Not():
-            yield from _leaves(check.check)
-        case forms.Before():
-            yield from _leaves(check.first)
-            yield from _leaves(check.then)
-        case forms.Expression():
-            return
-        case _:
-            yield check
-
-
-def _expresses(check: Check) -> bool:
-    """Whether an expression stands anywhere in a check."""
-    match check:
-        case forms.All() | forms.Any():
-            return any(map(_expresses, check.checks))
-        case forms.Not():
-            return _expresses(check.check)
-        case forms.Before():
-            return _expresses(check.first) or _expresses(check.then)
-    return isinstance(check, forms.Expression)
 
 
 def _matchers(leaf: _Leaf) -> list[forms.Matcher]:

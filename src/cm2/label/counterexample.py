@@ -9,7 +9,6 @@ yield no counterexample; lint then says which tests applied.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any as Json
 
@@ -18,22 +17,12 @@ from msgspec.structs import replace
 
 from cm2 import check as forms
 from cm2.check import Check, Matcher
-from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse, Turn
+from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse
 from cm2.judge.checks import State, decide, fact_values, regex, states
 from cm2.judge.statement import statement
-from cm2.judge.text import THOUSANDS, WORDS, clean, fold
-from cm2.judge.values import argument, is_number, parsed, scalar_text, walk
-
-_SHIFT = str.maketrans(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
-    "bcdefghijklmnopqrstuvwxyzaBCDEFGHIJKLMNOPQRSTUVWXYZA1234567890",
-)
-_MOMENT_WORDS = (
-    "january february march april may june july august september october november december jan feb mar apr jun jul aug "
-    "sep sept oct nov dec noon midday midnight first second third fourth fifth sixth seventh eighth ninth tenth"
-)
-_COUNTED = re.compile(rf"\b(?:{'|'.join([*WORDS, *_MOMENT_WORDS.split()])})\b", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+")
+from cm2.judge.values import argument, parsed, scalar_text, walk
+from cm2.label.edited import edit_calls, edit_responses, with_steps
+from cm2.label.scramble import scramble, unsaid
 
 
 class Counterexample(msgspec.Struct):
@@ -85,15 +74,15 @@ def counterexamples(check: Check, dialogue: Dialogue, turn: int) -> Iterator[Cou
 
 def _called(check: forms.Called, dialogue: Dialogue, turn: int) -> Iterator[Counterexample]:
     if check.at_least > 0:
-        without = _edit_calls(dialogue, turn, check.tool, lambda call, response: [])
+        without = edit_calls(dialogue, turn, check.tool, lambda call, response: [])
         yield Counterexample(f"the call of {check.tool} is left out", check, without, turn)
         yield from _arguments(check, check.tool, check.arguments, dialogue, turn)
     if check.answered:
-        failed = _edit_calls(dialogue, turn, check.tool, lambda call, response: [(call, _error(response))])
+        failed = edit_calls(dialogue, turn, check.tool, lambda call, response: [(call, _error(response))])
         yield Counterexample(f"{check.tool} answers with an error", check, failed, turn)
     if check.at_most is not None:
         times = check.at_most + 1
-        many = _edit_calls(dialogue, turn, check.tool, lambda call, response: [(call, response)] * times)
+        many = edit_calls(dialogue, turn, check.tool, lambda call, response: [(call, response)] * times)
         if check.at_least == 0 and not any(
             call.name == check.tool for step in many.turns[turn].steps for call in step.calls
         ):
@@ -107,9 +96,9 @@ def _arguments(
 ) -> Iterator[Counterexample]:
     for key, matcher in wanted.items():
         edit = _argument_edit(key, matcher, dialogue, tool)
-        yield Counterexample(f"argument {key} is changed", check, _edit_calls(dialogue, turn, tool, edit), turn)
+        yield Counterexample(f"argument {key} is changed", check, edit_calls(dialogue, turn, tool, edit), turn)
         if isinstance(matcher, forms.CameFrom):
-            elsewhere = _edit_responses(dialogue, range(turn + 1), matcher.tool, scramble)
+            elsewhere = edit_responses(dialogue, range(turn + 1), matcher.tool, scramble)
             change = f"the responses that argument {key} came from are changed"
             yield Counterexample(change, check, elsewhere, turn, provenance=True)
 
@@ -192,17 +181,17 @@ def _response(check: forms.Response, dialogue: Dialogue, turn: int) -> Iterator[
             else lambda call, response: [(call, _error(response))]
         )
         what = "gives no answer" if check.allow_error else "answers with an error"
-        yield Counterexample(f"{tool} {what}", check, _edit_calls(dialogue, turn, tool, edit), turn)
+        yield Counterexample(f"{tool} {what}", check, edit_calls(dialogue, turn, tool, edit), turn)
     elif check.path is not None and "length(" in check.path:
-        longer = _edit_responses(dialogue, range(turn, turn + 1), tool, _lengthen)
+        longer = edit_responses(dialogue, range(turn, turn + 1), tool, _lengthen)
         yield Counterexample(f"{tool} returns lists of other lengths", check, longer, turn)
     else:
-        changed = _edit_responses(
+        changed = edit_responses(
             dialogue, range(turn, turn + 1), tool, lambda value: _map(value, lambda leaf: _against(matcher, leaf))
         )
         yield Counterexample(f"{tool} returns other values", check, changed, turn)
         if isinstance(matcher, forms.CameFrom):
-            earlier = _edit_responses(dialogue, range(turn + 1), matcher.tool, scramble, but=tool)
+            earlier = edit_responses(dialogue, range(turn + 1), matcher.tool, scramble, but=tool)
             yield Counterexample("the responses that it came from are changed", check, earlier, turn, provenance=True)
     yield from _arguments(check, tool, check.arguments, dialogue, turn)
 
@@ -222,9 +211,9 @@ def _reply(check: forms.Reply, dialogue: Dialogue, turn: int) -> Iterator[Counte
         part = forms.Reply(states=[fact])
         values, origin = fact_values(fact, state)
         stated = next((value for value in values if states(said, value, fact.kind)), None)
-        yield saying(_unsaid(said.text, stated, fact.kind), part, f"the reply states something else than {stated!r}")
+        yield saying(unsaid(said.text, stated, fact.kind), part, f"the reply states something else than {stated!r}")
         if origin:
-            other = _edit_responses(dialogue, range(turn + 1), fact.tool, scramble)
+            other = edit_responses(dialogue, range(turn + 1), fact.tool, scramble)
             yield Counterexample(f"the tool returned something else than {stated!r}", part, other, turn)
     for fact in check.never:
         part = forms.Reply(never=[fact])
@@ -252,35 +241,6 @@ def _cut(text: str, pattern: str) -> str:
     return text if text.strip() else "Okay."
 
 
-def _unsaid(text: str, value: Json, kind: str) -> str:
-    """The reply with this one value changed: every number, month and number word for numbers and moments (in all their
-    spellings), the words of the value for text."""
-    if value is None:
-        return text
-    if kind != "text" or is_number(value):
-        text = _COUNTED.sub("several", re.sub(r"\d+", lambda run: f"777{run[0]}", text))
-    words = set(_WORD.findall(fold(scalar_text(value))))
-    text = THOUSANDS.sub("", text.replace(scalar_text(value), scramble(scalar_text(value))))
-    return _WORD.sub(
-        lambda word: scramble(word[0]) if word[0].casefold() in words else word[0], clean(text).replace("'", "")
-    )
-
-
-def scramble(value: Json) -> Json:
-    """Another value of the same shape: letters and digits shifted, numbers far off, truth flipped, at every depth."""
-    if isinstance(value, bool):
-        return not value
-    if is_number(value):
-        return value + 7013
-    if isinstance(value, str):
-        return "".join(char if char.isascii() or not char.isalnum() else "x" for char in value.translate(_SHIFT)) + "q7"
-    if isinstance(value, list):
-        return [scramble(each) for each in value] or ["changed"]
-    if isinstance(value, dict):
-        return {key: scramble(each) for key, each in value.items()} or {"changed": True}
-    return "changed"
-
-
 def _map(value: Json, change: Callable[[Json], Json]) -> Json:
     if isinstance(value, list) and value:
         return [_map(each, change) for each in value]
@@ -297,49 +257,3 @@ def _lengthen(value: Json) -> Json:
 
 def _error(response: ToolResponse | None) -> ToolResponse | None:
     return response and replace(response, content='{"error": "changed"}')
-
-
-def with_steps(dialogue: Dialogue, turn: int, steps: list[Step]) -> Dialogue:
-    """The dialogue up to and with `turn`, that turn answered by other steps."""
-    turns = [*dialogue.turns[:turn], Turn(dialogue.turns[turn].user, steps)]
-    return replace(dialogue, turns=turns, wire=None)
-
-
-def _edit_calls(dialogue: Dialogue, turn: int, tool: str, edit: Callable[..., Json]) -> Dialogue:
-    """The dialogue with each call of `tool` in `turn` replaced by the (call, response) pairs that `edit` gives."""
-    steps = []
-    for step in dialogue.turns[turn].steps:
-        pairs: list[tuple[ToolCall, ToolResponse | None]] = []
-        for i, call in enumerate(step.calls):
-            response = step.response_to(i)
-            pairs += edit(call, response) if call.name == tool else [(call, response)]
-        steps.append(_paired(step, pairs))
-    return with_steps(dialogue, turn, steps)
-
-
-def _edit_responses(
-    dialogue: Dialogue, turns: range, tool: str | None, edit: Callable[[Json], Json], but: str | None = None
-) -> Dialogue:
-    """The dialogue with the values of the responses of `tool` (any where None, never of `but`) in `turns` replaced."""
-    changed = list(dialogue.turns[: turns.stop])
-    for t in turns:
-        steps = []
-        for step in changed[t].steps:
-            pairs = []
-            for i, call in enumerate(step.calls):
-                response = step.response_to(i)
-                if response is not None and tool in (None, call.name) and call.name != but:
-                    value = edit(parsed(response.content))
-                    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-                    response = replace(response, content=text)
-                pairs.append((call, response))
-            steps.append(_paired(step, pairs))
-        changed[t] = Turn(changed[t].user, steps)
-    return replace(dialogue, turns=changed, wire=None)
-
-
-def _paired(step: Step, pairs: list[tuple[ToolCall, ToolResponse | None]]) -> Step:
-    """The step with these calls and responses, matched by fresh ids so that a copy is answered too."""
-    calls = [replace(call, id=f"c{i}") for i, (call, _) in enumerate(pairs)]
-    responses = [replace(response, call_id=f"c{i}") for i, (_, response) in enumerate(pairs) if response is not None]
-    return replace(step, calls=calls, responses=responses, wire=None)

@@ -27,8 +27,9 @@ from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse, Turn
 from cm2.errors import DataError
 from cm2.judge.checks import Decision, decide
 from cm2.judge.text import WORDS, clean, fold
-from cm2.label.counterexample import counterexamples, scramble
+from cm2.label.counterexample import counterexamples
 from cm2.label.lint import STOCK, Failure, ItemReport
+from cm2.label.scramble import scramble
 from cm2.verdict import WHOLE
 
 _DONE = '{"success": true}'
@@ -126,7 +127,7 @@ def _own(check: forms.All | forms.Any) -> list[Check]:
 
 def _changes(check: Check, dialogue: Dialogue) -> Iterator[tuple[str, str, Check, Dialogue]]:
     """(test, what is changed, the part of the check that must say no, the changed dialogue)."""
-    if any(isinstance(leaf, forms.Expression) for leaf in _leaves(check)):
+    if any(isinstance(leaf, forms.Expression) for leaf in forms.leaves(check)):
         return  # a condition of its own language: which change breaks it cannot be read from it
     flat = flattened(dialogue)
     for leaf in _held(check, dialogue):
@@ -174,20 +175,6 @@ def _calling(flat: Dialogue, leaf: forms.Called | forms.NotCalled, tool: str) ->
     ]
     turn = flat.turns[0]
     return replace(flat, turns=[Turn(turn.user, [*extra, *turn.steps])])
-
-
-def _leaves(check: Check) -> Iterator[Check]:
-    match check:
-        case forms.All() | forms.Any():
-            for one in check.checks:
-                yield from _leaves(one)
-        case forms.Not():
-            yield from _leaves(check.check)
-        case forms.Before():
-            yield from _leaves(check.first)
-            yield from _leaves(check.then)
-        case _:
-            yield check
 
 
 def _retold(dialogue: Dialogue, leaf: forms.Reply) -> Dialogue:

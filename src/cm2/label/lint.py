@@ -25,8 +25,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
 
 from cm2.checklist import Checklist, Item, Task, validate
+from cm2.credit.satisfaction import latch
 from cm2.dialogue import Dialogue, Step, Turn
 from cm2.errors import DataError
 from cm2.judge.checks import decide
@@ -126,9 +128,13 @@ def lint_checklist(checklist: Checklist, task: Task, neighbour: Task | None = No
 
 
 def _earned_at(checklist: Checklist, dialogue: Dialogue) -> dict[str, int | str]:
-    """The step at which the reference earns each item (gated: its dependencies hold in the state before) or why not."""
+    """The step at which the reference satisfies each item that has a check, read `gated` as rewards are, or why not.
+
+    What an item without a check says is not known here: nothing waits for it.
+    """
     steps = range(len(dialogue.turns[checklist.turn].steps))
-    held: dict[str, list[int]] = {}
+    items: dict[str, Item] = {}
+    met: dict[str, list[bool]] = {}
     earned: dict[str, int | str] = {}
     for item in checklist.items:
         if item.check is None:
@@ -137,27 +143,35 @@ def _earned_at(checklist: Checklist, dialogue: Dialogue) -> dict[str, int | str]
             decisions = [decide(item.check, dialogue, checklist.turn, step) for step in steps]
         except DataError as error:
             earned[item.id] = f"broken: {error}"
-            continue
-        held[item.id] = [step for step in steps if decisions[step].met]
-        if not held[item.id]:
+            decisions = []
+        items[item.id], met[item.id] = item, [bool(one.met) for one in decisions] or [False] * len(steps)
+        if item.id not in earned and not any(met[item.id]):
             earned[item.id] = decisions[-1].reason if decisions else "the reference has no step in this turn"
-    open_ = [item for item in checklist.items if held.get(item.id)]
-    while open_:
-        ready = [item for item in open_ if not any(other.id in item.depends_on for other in open_)]
-        for item in ready:
-            after = [earned[id] for id in item.depends_on if id in earned]
-            late = next((id for id in item.depends_on if isinstance(earned.get(id), str)), None)
-            steps_after = [at for at in after if isinstance(at, int)]
-            step = next((step for step in held[item.id] if all(step > at for at in steps_after)), None)
-            if late is not None:
-                earned[item.id] = f"its dependency {late} is never satisfied"
+    depends = np.array([[id in item.depends_on for id in items] for item in items.values()], dtype=bool)
+    said = np.array(list(met.values()), dtype=float).reshape(len(items), len(steps)).T
+    states = latch(said, depends.reshape(len(items), len(items)), "gated")
+    satisfied = {id: int(held.argmax()) - 1 for id, held in zip(items, states.T, strict=True) if held[-1]}
+    circular = _in_circles(items)
+    for id, item in items.items():
+        if id in satisfied:
+            earned[id] = satisfied[id]
+        elif id not in earned:
+            late = next((other for other in item.depends_on if other in items and other not in satisfied), None)
+            if id in circular:
+                earned[id] = "its dependencies run in a circle"
+            elif late is not None:
+                earned[id] = f"its dependency {late} is never satisfied"
             else:
-                earned[item.id] = step if step is not None else "it holds only where its dependencies do not hold yet"
-        if not ready:
-            earned |= {item.id: "its dependencies run in a circle" for item in open_}
-            break
-        open_ = [item for item in open_ if item.id not in earned]
+                earned[id] = "it holds only where its dependencies do not hold yet"
     return earned
+
+
+def _in_circles(items: dict[str, Item]) -> set[str]:
+    """The items whose turn never comes, because what they depend on comes back to itself."""
+    open_ = set(items)
+    while ready := {id for id in open_ if open_.isdisjoint(items[id].depends_on)}:
+        open_ -= ready
+    return open_
 
 
 def _test(

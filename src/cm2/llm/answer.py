@@ -12,6 +12,7 @@ import math
 import re
 from typing import Any
 
+from cm2.formats.jsonlines import is_unicode
 from cm2.llm.scrub import scrub, scrubbed
 
 MAX_CHARACTERS = 1_000_000
@@ -51,7 +52,7 @@ def visible(message: dict[str, Any], finish: str) -> str:
         raise Invalid("there is only thinking and no answer after it" if thought else "the answer is empty")
     if len(text) > MAX_CHARACTERS:
         raise Invalid(f"the answer has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
-    if not _is_unicode(text):
+    if not is_unicode(text):
         raise Invalid("the answer holds half of a surrogate pair")
     return text
 
@@ -122,14 +123,6 @@ def parse(text: str) -> Any:
     except ValueError as error:  # integers of thousands of digits
         raise Invalid(f"the JSON cannot be read: {str(error)[:200]}") from None
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ import yaml
 
 from cm2.errors import ConfigError, Where
 from cm2.llm.request import ROLES, Role
+from cm2.textfile import read_yaml
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -277,12 +277,7 @@ def _set(found: dict[str, Any], setting: str) -> None:
 
 def _read(path: str) -> dict[str, Any]:
     where = Where(file=path)
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ConfigError("there is no such file", where=where, fix="check --models") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not YAML: {error}", where=where) from error
+    found = read_yaml(path, "pass models as YAML", "check --models")
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -22,6 +22,7 @@ from cm2.policy.ask import Drafted, ask_duties
 from cm2.policy.mine import Patterns, propose
 from cm2.policy.policy import Policy
 from cm2.policy.prove import Proof, prove, settled
+from cm2.textfile import read_text
 
 Tasks = Iterable[tuple[int, Task]]
 KEPT_PROBLEMS = 5
@@ -154,15 +155,9 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
 
 
 def _text(path: str) -> str:
-    where = Where(file=path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError("there is no such file", where=where, fix="check the path") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError("is no text file", where=where, fix="pass the policy as Markdown or plain text") from error
+    text = read_text(path, "pass the policy as Markdown or plain text", kind=DataError)
     if not text.strip():
-        raise DataError("the policy text is empty", where=where)
+        raise DataError("the policy text is empty", where=Where(file=path))
     return text
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from cm2.errors import DataError, Where
 from cm2.policy.policy import Duty, Policy
+from cm2.textfile import read_yaml
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -19,21 +19,8 @@ def load_policy(path: str | Path) -> Policy:
     Raises:
         DataError: there is no such file, it is no YAML or JSON, or a duty is not as it should be.
     """
-    where = Where(file=str(path))
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError("there is no such file", where=where, fix="check the path") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError("is no text file", where=where, fix="pass a policy as YAML or JSON") from error
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        problem = getattr(error, "problem", None) or "not valid"
-        raise DataError(f"is no YAML: {problem}", where=where.but(line=line), fix="mend that line") from error
-    return read_policy(value, where)
+    value = read_yaml(path, "pass a policy as YAML or JSON", kind=DataError)
+    return read_policy(value, Where(file=str(path)))
 
 
 def is_policy(path: str | Path) -> bool:

@@ -9,7 +9,8 @@ siblings draw the same tokens and see the same answers they are decoded once. Th
 
 An environment whose judge or world must be awaited (`Environment.asynchronous`) is answered on the background loop of
 `cm2.llm.flow`; its rollout sleeps meanwhile, with its row of the cache, and the others are decoded on. The order in
-which answers arrive then decides which rollouts share a forward pass: such a run repeats up to rounding only.
+which answers arrive then decides which rollouts share a forward pass: such a run repeats up to rounding only
+(`cm2.train.punctual` repeats exactly).
 
 An engine that can take ids back is given guesses of what comes next (`cm2.rollout.drafts`) and then reads several ids
 of a rollout in one pass; what is drawn does not change.
@@ -37,8 +38,9 @@ from cm2.errors import MissingExtra
 from cm2.llm import flow
 from cm2.rollout.drafts import ORDERS, Draft
 from cm2.rollout.engine import Engine, HFEngine, Reading
-from cm2.rollout.environment import Environment, Observation, assistant_message, opening_messages, tool_message
+from cm2.rollout.environment import Environment, Observation
 from cm2.rollout.lives import Live, Shared, part, settle, share, sleep, split
+from cm2.rollout.messages import assistant_message, opening_messages, tool_message
 from cm2.rollout.sampling import Sampling, draw, uniforms
 from cm2.rollout.template import ChatTemplate
 from cm2.rollout.trace import Rollout, Segment

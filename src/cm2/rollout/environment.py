@@ -30,15 +30,15 @@ from cm2.errors import DataError, Where, told
 from cm2.judge import Judge
 from cm2.judge.judge import during
 from cm2.llm import BudgetReached, ProviderError
+from cm2.rollout.calls import identified
 from cm2.rollout.limits import Limits
+from cm2.rollout.messages import Message, assistant_message, opening_messages, tool_message
 from cm2.rollout.trace import Failure, Rollout, Segment
 from cm2.simulate.world import error_response
 from cm2.verdict import Verdict
 
-Message = dict[str, Any]
 Respond = Callable[[ToolCall], Awaitable[ToolResponse]]
 JudgeOne = Callable[[Checklist], Awaitable[list[Verdict]]]
-DEEPEST = 64
 
 
 class ToolSession(Protocol):
@@ -204,7 +204,7 @@ class Environment:
         self.tokens_used += tokens
         self.session.turn = self.turn
         turn = self.dialogue.turns[self.turn]
-        calls = _identified(step.calls, f"call_{self.turn}_{len(turn.steps)}")
+        calls = identified(step.calls, f"call_{self.turn}_{len(turn.steps)}")
         taken = Step(step.thinking, step.reply, calls, [])
         turn.steps.append(taken)
         self.messages.append(assistant_message(taken))
@@ -298,62 +298,3 @@ def _at_once(work: Coroutine[Any, Any, Observation]) -> Observation:
         return found
     work.close()
     raise RuntimeError("a session or judge that is not awaited waited all the same")
-
-
-def opening_messages(dialogue: Dialogue) -> list[Message]:
-    """Everything before the agent's first step: system prompt, greeting, first user message."""
-    messages: list[Message] = []
-    if dialogue.system is not None:
-        messages.append({"role": "system", "content": dialogue.system})
-    for step in dialogue.opening:
-        messages.append(assistant_message(step))
-        messages += [tool_message(response) for response in step.responses]
-    messages.append({"role": "user", "content": dialogue.turns[0].user})
-    return messages
-
-
-def assistant_message(step: Step) -> Message:
-    """An agent's step as an OpenAI-style message; arguments are JSON text, malformed ones as the agent wrote them."""
-    message: Message = {"role": "assistant", "content": step.reply if step.reply is not None or step.calls else ""}
-    if step.thinking is not None:
-        message["reasoning_content"] = step.thinking
-    if step.calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
-            for call in step.calls
-        ]
-    return message
-
-
-def tool_message(response: ToolResponse) -> Message:
-    """A tool's response as an OpenAI-style message."""
-    return {"role": "tool", "tool_call_id": response.call_id, "name": response.name, "content": response.content}
-
-
-def _arguments(call: ToolCall) -> str:
-    return call.raw if call.raw is not None else msgspec.json.encode(call.arguments).decode()
-
-
-def _identified(calls: list[ToolCall], prefix: str) -> list[ToolCall]:
-    """The calls, each with an id of its own: the agent's where it is the only one of that name, else ours."""
-    seen: set[str] = set()
-    found = []
-    for index, call in enumerate(calls):
-        id = call.id if call.id and call.id not in seen else f"{prefix}_{index}"
-        while id in seen:  # an agent may have given another call the id that is ours
-            id += "_"
-        seen.add(id)
-        if _too_deep(call.arguments):
-            raw = call.raw or msgspec.json.encode(call.arguments).decode()
-            found.append(ToolCall(call.name, None, id, raw, f"the arguments nest deeper than {DEEPEST} levels"))
-        else:
-            found.append(ToolCall(call.name, call.arguments, id, call.raw, call.error))
-    return found
-
-
-def _too_deep(value: Any, left: int = DEEPEST) -> bool:
-    if isinstance(value, dict):
-        return left == 0 or any(_too_deep(item, left - 1) for item in value.values())
-    if isinstance(value, list):
-        return left == 0 or any(_too_deep(item, left - 1) for item in value)
-    return False

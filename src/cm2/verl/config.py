@@ -13,13 +13,12 @@ from typing import Any
 
 import msgspec
 
-from cm2.rollout.limits import Limits
 from cm2.rollout.template import CHAT_TEMPLATE
 from cm2.train.rl_config import RlConfig
 from cm2.verl import NAME, PLUGIN, TESTED
 from cm2.verl.cluster import Cluster, Sizes, sizes_of
 from cm2.verl.refusals import CRITIC_LR, divided, notes_of, refused
-from cm2.verl.setting import Setting
+from cm2.verl.section import section
 from cm2.verl.yaml_text import Noted, render
 
 FILE = "verl.yaml"
@@ -40,23 +39,6 @@ class Written(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
 
 
-def setting_from(recipe: RlConfig, folder: Path, workers: int) -> Setting:
-    """The section `cm2:` of the configuration."""
-    return Setting(
-        credit=recipe.credit,
-        judging=recipe.judging,
-        simulator=recipe.simulator,
-        models=None if recipe.models is None else str(Path(recipe.models).resolve()),
-        limits=Limits(turns=recipe.max_turns, steps=recipe.max_steps),
-        max_step_tokens=recipe.max_step_tokens,
-        max_tokens=recipe.max_tokens,
-        seed=recipe.seed,
-        workers=workers,
-        rollouts=str(folder / "rollouts"),
-        cache=str(folder / "llm.sqlite"),
-    )
-
-
 def written(recipe: RlConfig, cluster: Cluster) -> Written:
     """The configuration of a recipe on a cluster.
 
@@ -75,7 +57,7 @@ def written(recipe: RlConfig, cluster: Cluster) -> Written:
             "searchpath": Noted(["pkg://verl.trainer.config"], "verl's own defaults"),
             "run": {"dir": str(folder / "hydra")},
         },
-        "cm2": Noted(_plain(setting_from(recipe, folder, workers)), "who judges and answers, how it is credited"),
+        "cm2": Noted(section(recipe, folder, workers), "who judges and answers, how it is credited"),
         "data": _data(recipe),
         "actor_rollout_ref": {
             "model": _model(recipe, cluster),
@@ -299,18 +281,3 @@ def _trainer(recipe: RlConfig, cluster: Cluster, folder: Path) -> dict[str, Any]
 
 def _kl_in_reward(recipe: RlConfig) -> bool:
     return recipe.algorithm == "ppo" and recipe.ppo.kl_in == "reward" and recipe.beta > 0
-
-
-def _plain(value: msgspec.Struct) -> dict[str, Any]:
-    """Only what differs from the defaults, and what a reader looks for."""
-    found: dict[str, Any] = msgspec.to_builtins(value)
-    shown = ("judging", "simulator", "limits", "max_step_tokens", "max_tokens", "seed", "workers", "credit")
-    default = msgspec.to_builtins(type(value)())
-    kept = {}
-    for name, one in found.items():
-        if one == default.get(name) and name not in shown:
-            continue
-        if isinstance(one, dict) and name in ("judging", "simulator"):
-            one = {key: part for key, part in one.items() if part != default[name][key] or key == "kind"}
-        kept[name] = one
-    return kept

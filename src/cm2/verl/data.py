@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 import cm2.verl.plugin  # noqa: F401
 from cm2.checklist import Task
-from cm2.rollout.environment import opening_messages
+from cm2.rollout.messages import opening_messages
 from cm2.train.tasklist import read_all
 from cm2.verl import NAME
 
