@@ -10,16 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from cm2.checklist import Checklist, Item
+from cm2.credit import score
 from cm2.dialogue import Dialogue, Step, Turn
 from cm2.report import text as module
 from cm2.report.cases import share, spread
-from cm2.report.curves import running_mean, tick
-from cm2.report.outcome import outcomes
+from cm2.report.outcome import outcomes, reward, score_of
 from cm2.report.page import chance, duration, number, signed
+from cm2.report.small_chart import running_mean, tick
 from cm2.report.source import Interval, interval
 from cm2.report.svg import COLOURS, inline, settings
 from cm2.report.text import Piece, cut, scrub, visible
 from cm2.rollout.trace import Rollout
+from cm2.verdict import Verdict
 
 
 @given(st.text(st.characters(codec=None, categories=None)))
@@ -169,3 +172,37 @@ def test_what_the_hints_spare_holds_no_credential(text):
     for pattern in module._AFTER:
         plain = pattern.sub(rf"\1{module.HIDDEN}", plain)
     assert scrub(text) == plain
+
+
+def test_a_score_made_again_is_the_one_that_the_run_recorded_behind_a_graded_gate_and_read_strictly():
+    """Two turns of one item each; the first misses its strict item, so the second counts half: (0 + 0.5) / 2."""
+    strict = Item("C0", "tool.content", "?", "yes", 1.0, [], [], True, [])
+    lists = [Checklist(0, [strict]), Checklist(1, [Item("C0", "tool.content", "?", "yes", 1.0, [], [], False, [])])]
+    turns = [Turn("a", [Step(reply="x")]), Turn("b", [Step(reply="y")])]
+    verdicts = [Verdict("d", 0, 0, "C0", False), Verdict("d", 1, 0, "C0", True)]
+    paid = score(lists, verdicts, [1, 1], 2, "gated", 0.5)
+    rollout = Rollout("d", Dialogue("d", turns), checklists=lists, reference_turns=2, verdicts=verdicts)
+    assert score_of(rollout).reward == 0.5  # the method's own: nothing is recorded
+    rollout.score = paid.as_json()
+    assert rollout.score["discount"] == 0.5 and paid.reward == 0.25
+    assert score_of(rollout).reward == reward(rollout) == 0.25
+    for broken in ("half", -1, None, True):
+        rollout.score = paid.as_json() | {"discount": broken}
+        assert score_of(rollout).reward == 0.5
+
+
+def test_items_are_shown_as_the_run_read_them():
+    """An early yes: read gated it waits for what it depends on, read strictly it is satisfied and never pays."""
+    first = Item("C0", "tool.content", "?", "yes", 0.5, [], [], False, [])
+    late = Item("C1", "tool.content", "?", "yes", 0.5, [], [], False, ["C0"])
+    lists = [Checklist(0, [first, late])]
+    turn = Turn("a", [Step(reply="x"), Step(reply="y")])
+    verdicts = [
+        Verdict("d", 0, step, id, met) for id, marks in (("C0", [True, True]), ("C1", [True, False]))
+        for step, met in enumerate(marks)
+    ]  # fmt: skip
+    rollout = Rollout("d", Dialogue("d", [turn]), checklists=lists, reference_turns=1, verdicts=verdicts)
+    assert [one.state for one in outcomes(rollout, lists[0])] == ["met", "unmet"]
+    rollout.score = score(lists, verdicts, [2], 1, "strict").as_json()
+    assert [one.state for one in outcomes(rollout, lists[0])] == ["met", "met"]
+    assert score_of(rollout).reward == reward(rollout) == 0.5

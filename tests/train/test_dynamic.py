@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +16,7 @@ from cm2.checklist import Checklist, Task  # noqa: E402
 from cm2.dialogue import Dialogue, Turn  # noqa: E402
 from cm2.rollout.trace import Failure, Rollout, read_rollouts  # noqa: E402
 from cm2.train.dynamic import draw  # noqa: E402
+from cm2.train.processes import Processes  # noqa: E402
 from cm2.train.rl import Batch, train_rl  # noqa: E402
 from rollout.coffee_task import item  # noqa: E402
 from train.saying_task import numbers, saying, settings, tiny_folder, weights, write  # noqa: E402
@@ -23,10 +26,11 @@ class Rolls:
     """Groups that are told by their task: even ones have a signal, those in `failing` have no rollout that counts."""
 
     def __init__(self, teaching=lambda i: i % 2 == 0, failing=()):
-        self.teaching, self.failing, self.asked = teaching, failing, []
+        self.teaching, self.failing, self.asked, self.places = teaching, failing, [], []
 
-    def __call__(self, chosen, number):
+    def __call__(self, chosen, number, first):
         self.asked.append((list(chosen), number))
+        self.places.append((list(chosen), number, first))
         return [[self.one(i)] for i in chosen]
 
     def one(self, i):
@@ -80,6 +84,66 @@ def test_nothing_is_rolled_on_where_nobody_answers():
     rolls = Rolls(failing=set(range(40)) - {1, 3})  # it goes down after the first draw
     found = drawn([1, 3], 9, rolls)
     assert len(rolls.asked) == 2 and found.replaced == 0 and names(found.groups) == [1, 3]
+
+
+class Threads(Processes):
+    """Processes that are threads of this one: what each gives is seen by all."""
+
+    def __init__(self, rank, ranks, meeting, given):
+        super().__init__(rank, ranks)
+        self.meeting, self.given = meeting, given
+
+    def every(self, value):
+        self.given[self.rank] = value
+        self.meeting.wait(20)
+        found = list(self.given)
+        self.meeting.wait(20)
+        return found
+
+
+def drawn_by(ranks, indices, most, rolls, **settings):
+    """What each of several processes draws, each with its part of the tasks."""
+    meeting, given, size = threading.Barrier(ranks), [None] * ranks, len(indices) // ranks
+
+    def one(rank):
+        mine = Threads(rank, ranks, meeting, given)
+        part = indices[rank * size : (rank + 1) * size]
+        try:
+            return draw(part, 40, most, 1, rolls[rank], rolls[rank].signal, mine, **settings)
+        except BaseException:
+            meeting.abort()
+            raise
+
+    with ThreadPoolExecutor(ranks) as pool:
+        return list(pool.map(one, range(ranks)))
+
+
+@pytest.mark.parametrize("most", [0, 3, 9, 40])
+@pytest.mark.parametrize("teaching", [lambda i: i % 2 == 0, lambda i: i % 7 == 0, lambda i: False])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_several_processes_draw_what_one_would(ranks, teaching, most):
+    """Silent places stand in one process and replacements are rolled in another; places, bound and seeds are one's."""
+    indices = [1, 3, 0, 5, 2, 7, 9, 4]  # with two processes the first has three of five odd ones
+    alone = draw(indices, 40, most, 1, one := Rolls(teaching), one.signal)
+    rolls = [Rolls(teaching) for _ in range(ranks)]
+    several = drawn_by(ranks, indices, most, rolls)
+    assert names([group for each in several for group in each.groups]) == names(alone.groups)
+    assert names([group for each in several for group in each.first]) == indices
+    assert all(names(each.further) == names(alone.further) for each in several)
+    assert {each.replaced for each in several} == {alone.replaced}
+    for number in range(1, len(one.asked)):  # each group is rolled once, at the place that one process would give it
+        placed = [
+            (first + at, i) for each in rolls for chosen, n, first in each.places if n == number
+            for at, i in enumerate(chosen)
+        ]  # fmt: skip
+        assert sorted(placed) == list(enumerate(one.asked[number][0]))
+
+
+def test_several_processes_stop_rolling_where_nobody_answers_and_go_on_where_one_does():
+    down = [Rolls(failing={1, 3, 5, 7}) for _ in range(2)]
+    assert all(each.further == [] for each in drawn_by(2, [1, 3, 5, 7], 9, down))
+    half = [Rolls(failing={1, 3}) for _ in range(2)]
+    assert all(each.replaced == 4 for each in drawn_by(2, [1, 3, 5, 7], 40, half))
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,7 @@ def by_hand(model, rows, loss="token_mean", reference=None, beta=0.0, unbiased=F
     """The loss from its formula: minus A times the ratio (1, with the gradient of log p), plus beta times k3."""
     model.zero_grad()
     total, tokens = 0.0, sum(sum(row.mask) for row in rows)
+    counted = sum(any(row.mask) for row in rows)  # one that was not run, or failed, is in no mean
     for row in rows:
         mask, advantage = torch.tensor(row.mask, dtype=torch.float), torch.tensor(row.advantages)
         logps = logps_of(model, row)
@@ -98,9 +99,9 @@ def by_hand(model, rows, loss="token_mean", reference=None, beta=0.0, unbiased=F
         if loss == "token_mean":
             total = total + (own * mask).sum() / tokens
         elif loss == "sequence_mean":
-            total = total + (own * mask).sum() / max(float(mask.sum()), 1.0) / len(rows)
+            total = total + (own * mask).sum() / max(float(mask.sum()), 1.0) / counted
         else:
-            total = total + (own * mask).sum() / (len(rows) * longest)
+            total = total + (own * mask).sum() / (counted * longest)
     total.backward()
     return float(total.detach()), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 

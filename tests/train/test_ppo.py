@@ -127,7 +127,7 @@ def by_hand(trainer, rows, ppo, reference=None, beta=0.0, loss="token_mean", old
         kept.append((row, at, logps, values, before, advantages, other))
     everything = torch.cat([one[5] for one in kept])
     mean, deviation = everything.mean(), everything.std(unbiased=False)
-    total = 0.0
+    total, counted = 0.0, sum(any(row.mask) for row in rows)
     for row, at, logps, values, before, advantages, other in kept:
         returns = advantages + before[at]
         if ppo.whiten:
@@ -148,9 +148,9 @@ def by_hand(trainer, rows, ppo, reference=None, beta=0.0, loss="token_mean", old
         if loss == "token_mean":
             total = total + each.sum() / tokens
         elif loss == "sequence_mean":
-            total = total + each.sum() / max(int(at.sum()), 1) / len(rows)
+            total = total + each.sum() / max(int(at.sum()), 1) / counted
         else:
-            total = total + each.sum() / (len(rows) * longest)
+            total = total + each.sum() / (counted * longest)
     total.backward()
     policy = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return float(total.detach()), policy | {"head.weight": weight.grad.clone(), "head.bias": bias.grad.clone()}

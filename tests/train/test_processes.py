@@ -25,6 +25,8 @@ from train.test_rl import SHAPE, made, numbers, weights  # noqa: E402
 
 TESTS = Path(__file__).resolve().parents[1]
 EXACT = ("step", "reward", "reward_std", "strict_pass", "rollouts", "failures", "truncated", "tokens_generated", "lr")
+ALARMED = ("length", "steps", "truncated_share", "dead_groups", "groups_resampled", "groups_replaced")
+"""What alarms look at, and what replaced groups are counted by; only where a run has it."""
 CLOSE = ("loss", "grad_norm", "kl", "entropy")
 SAME = {  # scenarios whose numbers must be those of one process
     "plain": {},
@@ -36,6 +38,7 @@ MORE = {  # likewise, not every time
     "layers": {"layers": 1, "updates": 2},
     "ppo": {"algorithm": "ppo", "updates": 2},
     "dr_grpo": {"loss": "dr_grpo", "lora": 2, "updates": 2},
+    "resample": {"resample": 3, "prompts": 4, "updates": 2},
 }
 
 
@@ -128,6 +131,9 @@ def compare(folder, ended, name, changes):
     summary = train_rl(config(folder, f"one-{name}", **changes))
     mine, theirs = numbers(folder / f"two-{name}"), numbers(folder / f"one-{name}")
     assert [[line[key] for key in EXACT] for line in mine] == [[line[key] for key in EXACT] for line in theirs]
+    for key in ALARMED:
+        assert [line.get(key) for line in mine] == [line.get(key) for line in theirs], key
+    assert "resample" not in changes or any(line["groups_replaced"] for line in theirs)
     assert any(line["grad_norm"] > 0 for line in theirs)
     for two, alone in zip(mine, theirs, strict=True):
         for key in CLOSE:

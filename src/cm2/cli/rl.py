@@ -65,6 +65,16 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(metavar="TASKS", help="Tasks not trained on: the best model on them is kept.")
         ] = None,
         evaluate_every: Annotated[int | None, typer.Option(help="Steps between their evaluations. Default 20.")] = None,
+        benchmark_run: Annotated[
+            str | None,
+            typer.Option("--benchmarks", help="A small fixed part of bfcl, tau2, toolsandbox now and then; commas."),
+        ] = None,
+        benchmark_every: Annotated[int | None, typer.Option(help="Steps between them. Default 50.")] = None,
+        benchmark_limit: Annotated[int | None, typer.Option(help="Tasks of each category. Default 4.")] = None,
+        benchmark_user_base_url: Annotated[
+            str | None, typer.Option(help="Where the API of their simulated user starts.")
+        ] = None,
+        benchmark_user_model: Annotated[str | None, typer.Option(help="Their simulated user.")] = None,
         on_alarm: Annotated[str | None, typer.Option(help="note (default), stop or off.")] = None,
         outage_minutes: Annotated[
             float | None, typer.Option(help="How long a server that is down is waited for. Default 10.")
@@ -86,11 +96,18 @@ def register(app: typer.Typer) -> None:
 
         hush()
         given = {name: value for name, value in locals().items() if name in RlConfig.__struct_fields__}
-        inner = {
+        inner: dict[str, dict[str, Any]] = {
             "ppo": {"kl_in": kl_in},
             "judging": {"kind": judge},
             "simulator": {"kind": simulator_kind},
             "alarms": {"on_alarm": on_alarm},
+            "benchmarks": {
+                "run": benchmark_run and [one.strip() for one in benchmark_run.split(",") if one.strip()],
+                "every": benchmark_every,
+                "limit": benchmark_limit,
+                "user_base_url": benchmark_user_base_url,
+                "user_model": benchmark_user_model,
+            },
         }
         recipe = settings.load(RlConfig, config, given | {"input": source, "output": output}, inner)
         cluster: dict[str, Any] = {"gpus": gpus, "nodes": nodes, "gpu": gpu, "template": template}
@@ -116,6 +133,9 @@ def register(app: typer.Typer) -> None:
                 f"{_shown(summary['last_heldout_reward'])}; best {_shown(summary['best_heldout_reward'])} "
                 f"(step {summary['best_step']}): {summary['best']}"
             )
+        for name, points in summary.get("benchmarks", {}).items():
+            scores = ", ".join(f"{_shown(one['score'])} (step {one['step']})" for one in points)
+            notes.append(f"{name}, {points[-1]['n']} tasks, not comparable: {scores}")
         notes += [f"alarm: {alarm}" for alarm in summary.get("alarms", [])]
         emit(summary, as_json, [table, *notes, *summary["problems"]])
 

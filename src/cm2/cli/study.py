@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
         unseen: Annotated[int, typer.Option(help="Dialogues of the two unseen domains (sample worlds).")] = 96,
         max_tokens: Annotated[int, typer.Option(help="Tokens of a whole rollout.")] = 2048,
         max_step_tokens: Annotated[int, typer.Option(help="Tokens of one action.")] = 64,
+        temperature: Annotated[float, typer.Option(help="Of rollouts and of the sampled evaluation.")] = 0.8,
         as_json: Json = False,
     ) -> None:
         """SFT against RL over several seeds, with intervals; hours, resumable."""
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
             unseen=unseen,
             max_tokens=max_tokens,
             max_step_tokens=max_step_tokens,
+            temperature=temperature,
         )
         summary = run(StudyConfig(output=output, data=data, seeds=seeds, plan=plan))
         title = f"SFT against RL, {summary['seeds']} seeds, {summary['data']}"

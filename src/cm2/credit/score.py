@@ -77,6 +77,9 @@ class Score:
     """By (turn, variant), in that order."""
     carried: Floats | None = None
     """m[t]: what each turn counts behind a graded gate (`cm2.credit.graded`); None: every turn counts 1."""
+    reading: Reading = "gated"
+    discount: float = 1.0
+    """With what it was scored; see `score`."""
 
     def of_turn(self, turn: int) -> list[Ledger]:
         """The ledgers of a turn: one a variant."""
@@ -125,8 +128,10 @@ class Score:
         return all(known) if known else None
 
     def as_json(self) -> dict[str, Any]:
-        """The score as JSON values, for the record of a rollout."""
-        return {
+        """The score as JSON values, for the record of a rollout; with how it was scored, where not as by default."""
+        how: dict[str, Any] = {} if self.reading == "gated" else {"reading": self.reading}
+        how |= {"discount": self.discount} if self.discount < 1 else {}
+        return how | {
             "reward": self.reward,
             "turns": [None if np.isnan(reward) else float(reward) for reward in self.turn_rewards],
             "strict_pass": self.strict_pass,
@@ -174,7 +179,8 @@ def score(
         )
         for checklist in fitting(checklists, reference_turns)
     }
-    return Score(steps, ledgers, _carried(checklists, by_place, steps, discount) if discount < 1 else None)
+    worth = _carried(checklists, by_place, steps, discount) if discount < 1 else None
+    return Score(steps, ledgers, worth, reading, discount)
 
 
 def _carried(

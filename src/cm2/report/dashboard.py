@@ -18,10 +18,12 @@ import msgspec
 
 from cm2.errors import DataError, Where
 from cm2.report.page import Tile, compact, duration, fill
-from cm2.report.panels import Line, Panel, line_of, panel
+from cm2.report.panels import Line, Panel, benchmark_panels, line_of, panel
 from cm2.report.source import is_number
 from cm2.report.text import visible
 from cm2.train.alarms import Alarming, history
+from cm2.train.benchmarks import FILE as BENCHMARKS
+from cm2.train.benchmarks import Point, read_points
 from cm2.train.best import Look, read_looks
 from cm2.train.reproduce import FILE, Record, command_of, differences, read, shown
 
@@ -194,7 +196,7 @@ def build(folder: Path) -> tuple[Dashboard, list[dict[str, Any]]]:
         headline=_headline(rows, found, best, state),
         tiles=_tiles(rows, looks, best, config, state),
         warnings=found,
-        sections=sections(rows, looks, marks),
+        sections=sections(rows, looks, marks, read_points(folder / BENCHMARKS)),
         looks=looks,
         best=best,
         command=visible(shown(command_of(folder))) if record else "",
@@ -236,7 +238,9 @@ def warnings(rows: Sequence[dict[str, Any]], config: dict[str, Any]) -> list[Rai
     return sorted(found, key=lambda one: -one.step)
 
 
-def sections(rows: Sequence[dict[str, Any]], looks: Sequence[Look], marks: Sequence[float]) -> list[Section]:
+def sections(
+    rows: Sequence[dict[str, Any]], looks: Sequence[Look], marks: Sequence[float], points: Sequence[Point] = ()
+) -> list[Section]:
     """All charts, those first that say most."""
 
     def drawn(title: str, lines: Sequence[tuple[str, str]]) -> Panel | None:
@@ -254,10 +258,13 @@ def sections(rows: Sequence[dict[str, Any]], looks: Sequence[Look], marks: Seque
     others = sorted(
         name
         for name in known - _TOLD - _ELSEWHERE
-        if not name.startswith(("seconds", "duty/", "domain/", "heldout_", "llm_", "gold_", "canar", "given"))
+        if not name.startswith(
+            ("seconds", "benchmark/", "duty/", "domain/", "heldout_", "llm_", "gold_", "canar", "given")
+        )
     )
     wanted: list[tuple[str, list[Panel | None]]] = [
         ("Reward", reward),
+        ("Benchmarks", benchmark_panels(points, marks)),
         ("Reward by duty", small("duty/")),
         ("Reward by domain", small("domain/")),
         *((name, [drawn(title, lines) for title, lines in panels]) for name, panels in _SECTIONS),

@@ -12,6 +12,7 @@ import msgspec
 
 from cm2.checklist import Checklist
 from cm2.credit import Ledger, Score, score
+from cm2.credit.config import Reading
 from cm2.credit.score import ledger
 from cm2.errors import DataError
 from cm2.report.source import is_number
@@ -42,7 +43,7 @@ def outcomes(rollout: Rollout, checklist: Checklist) -> list[Came]:
     reached = checklist.turn < len(turns)
     try:
         steps = len(turns[checklist.turn].steps) if reached else 0
-        account = ledger(checklist, [verdict for each in said.values() for verdict in each], steps)
+        account = ledger(checklist, [verdict for each in said.values() for verdict in each], steps, reading_of(rollout))
     except DataError:  # a checklist or verdicts that do not fit together settle nothing
         account = None
     return [
@@ -67,17 +68,26 @@ def _came(id: str, c: int, account: Ledger | None, said: list[Verdict], reached:
     return Came(id, "met", step, speaks)
 
 
+def reading_of(rollout: Rollout) -> Reading:
+    """How the run that recorded the rollout paid items that were judged true before what they depend on."""
+    return "strict" if rollout.score.get("reading") == "strict" else "gated"
+
+
 def score_of(rollout: Rollout) -> Score | None:
-    """The rollout's score; None where it failed, or its checklists and verdicts do not fit together."""
+    """The rollout's score, by the reading and the gate that its run recorded; None where it failed, or its checklists
+    and verdicts do not fit together."""
     if not rollout.valid:
         return None
     turns = rollout.dialogue.turns
+    discount = rollout.score.get("discount")
     try:
         return score(
             rollout.checklists,
             rollout.verdicts,
             [len(turn.steps) for turn in turns],
             max(rollout.reference_turns, len(turns)),
+            reading_of(rollout),
+            float(discount) if is_number(discount) and 0 <= discount < 1 else 1.0,
         )
     except DataError:
         return None

@@ -12,16 +12,12 @@ from typing import Any
 
 import msgspec
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cm2.report.curves import SMOOTHED_FROM, running_mean, tick
+from cm2.report.small_chart import DRAWN, SMOOTHED_FROM, running_mean, small_chart
 from cm2.report.source import is_number
-from cm2.report.svg import COLOURS, inline, settings
+from cm2.report.svg import COLOURS
 from cm2.report.text import visible
-
-DRAWN = 600
-"""Points of a line; of a longer training every n-th step is drawn."""
+from cm2.train.benchmarks import Point
 
 
 class Line(msgspec.Struct):
@@ -86,22 +82,33 @@ def panel(title: str, lines: Sequence[Line | None], marks: Sequence[float] = (),
     return Panel(visible(title), there, _draw(there, marks, f"{visible(title)} by step: {told}"), note)
 
 
+def benchmark_panels(points: Sequence[Point], marks: Sequence[float]) -> list[Panel | None]:
+    """A chart of each benchmark that was looked at; a point without a score is a gap, and is told."""
+    found: list[Panel | None] = []
+    for name in dict.fromkeys(point.benchmark for point in points):
+        mine = [point for point in points if point.benchmark == name]
+        if not (scored := [point for point in mine if point.score is not None]):
+            continue
+        steps = [float(point.step) for point in mine]
+        values, low, high = (
+            [math.nan if value is None else value for value in column]
+            for column in zip(*((point.score, point.low, point.high) for point in mine), strict=True)
+        )
+        note = f"{scored[-1].n} tasks with the 95 % interval: {scored[-1].note}"
+        if gaps := [str(point.step) for point in mine if point.score is None]:
+            note += f"; no score after step {', '.join(gaps)}"
+        found.append(panel(name, [Line(name, "run3", steps, values, low, high)], marks, visible(note)))
+    return found
+
+
 def _draw(lines: Sequence[Line], marks: Sequence[float], label: str) -> Markup:
-    with settings():
-        figure = Figure(figsize=(3.5, 1.65))
-        axes = figure.add_axes((0.135, 0.13, 0.845, 0.84))
-        axes.grid(False, axis="x")
+    def draw(axes: Any) -> None:
         for step in marks:
             axes.axvline(step, color=COLOURS["run4"], linewidth=1.2, linestyle=(0, (3, 2)))
         for line in lines:
             _line(axes, line)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.margins(x=0.02, y=0.12)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-        axes.tick_params(labelsize=9)
-        axes.spines["left"].set_visible(False)
-        return inline(figure, label)
+
+    return small_chart(draw, label)
 
 
 def _line(axes: Any, line: Line) -> None:

@@ -15,6 +15,7 @@ from cm2.errors import ConfigError
 from cm2.rollout.driver import Driver
 from cm2.rollout.sampling import Sampling
 from cm2.train.processes import Processes
+from cm2.train.punctual import Punctual
 from cm2.train.rl_config import RlConfig
 
 
@@ -39,6 +40,7 @@ def allowed(config: RlConfig, how: str) -> None:
         "generation.engine: local": (config.generation.engine == "local", "start vLLM servers and set engine: vllm"),
         "lora": (config.lora > 0, "adapters are small: train them with DDP"),
         "heldout": (config.heldout is not None, "evaluate checkpoints with cm2 evaluate"),
+        "benchmarks": (bool(config.benchmarks.run), "evaluate checkpoints with cm2 eval"),
     }
     for name, (wrong, fix) in refused.items():
         if wrong:
@@ -66,7 +68,9 @@ def make_driver(
         processes: those that train.
     """
     if config.generation.engine == "local":
-        return Driver(model, tokenizer, sampling, batch=config.batch)
+        if config.overlap is None:
+            return Driver(model, tokenizer, sampling, batch=config.batch)
+        return Punctual(model, tokenizer, sampling, batch=config.batch, overlap=config.overlap)
     from cm2.rollout.served import ServedDriver
 
     return ServedDriver(

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -30,6 +29,10 @@ from trl.trainer.utils import split_tensor_dict
 from cm2.train import importance, prefix
 from cm2.train.head import Head, usable
 from cm2.train.keeping import Kept
+from cm2.train.micro import cut
+from cm2.train.micro import padded as _padded
+from cm2.train.micro import select as _select
+from cm2.train.micro import unpadded as _unpadded
 from cm2.train.order import Order
 from cm2.train.portions import dealt, evened
 from cm2.train.processes import Processes
@@ -76,7 +79,7 @@ class Trainer(Kept, GRPOTrainer):
         names |= {"importance_cut": "importance_cut", "importance_mean": "importance_mean"}
         kept = self._metrics["train"]
         found = {name: sum(kept[key]) / len(kept[key]) for name, key in names.items() if kept.get(key)}
-        return found | self.staleness.numbers(self.state.global_step - 1)
+        return found | self.staleness.numbers(self.state.global_step - 1, self.processes.every)
 
     @property
     def _steps_a_generation(self) -> int:
@@ -153,9 +156,12 @@ class Trainer(Kept, GRPOTrainer):
         out["advantages"] = out["advantages"] * weights
         if "old_per_token_logps" in out:
             out["old_per_token_logps"] = policy
+        tokens = float(mask.sum())
+        mine = (tokens, importance.cut(weights, mask, self.importance_max) * tokens, float((weights * mask).sum()))
+        tokens, lost, whole = (sum(each) for each in zip(*self.processes.every(mine), strict=True))
         kept = self._metrics["train"]
-        kept["importance_cut"].append(importance.cut(weights, mask, self.importance_max))
-        kept["importance_mean"].append(float((weights * mask).sum() / mask.sum().clamp(min=1)))
+        kept["importance_cut"].append(lost / max(tokens, 1.0))
+        kept["importance_mean"].append(whole / max(tokens, 1.0))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimizer step's gradient, in micro-batches."""
@@ -185,9 +191,9 @@ class Trainer(Kept, GRPOTrainer):
     def micro_batches(self, batch: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
         """The rows with loss in micro-batches of up to `micro_tokens`, with the factor of each one's loss.
 
-        A row without advantage has no loss unless KL or entropy act on it. Rows of a prompt stay together, or, where
-        rows are padded, rows of one length; a batch without any loss gives its first row, whose gradient is zero, so
-        that every process takes part in every step.
+        A row without advantage has no loss unless KL or entropy act on it; one that may not be trained (it failed, or
+        was not run) is in no mean either. A batch without any loss gives its first row, whose gradient is zero, so that
+        every process takes part in every step.
         """
         mask = batch["completion_mask"] * batch.get("tool_mask", 1)
         matters = mask.any(1)
@@ -196,38 +202,21 @@ class Trainer(Kept, GRPOTrainer):
         rows = matters.nonzero()[:, 0].tolist() or [0]
         ids = [prompt + own for prompt, own in zip(*_unpadded(batch), strict=True)]
         prompts = batch["prompt_index"].tolist() if self.shared_prefix else [0] * len(ids)
-        rows.sort(key=lambda row: (prompts[row], 0 if self.shared_prefix else len(ids[row]), row))
-        groups: list[list[int]] = []
-        for row in rows:
-            together = groups and prompts[groups[-1][0]] == prompts[row]
-            if together and self._size([*(ids[i] for i in groups[-1]), ids[row]]) <= self.micro_tokens:
-                groups[-1].append(row)
-            else:
-                groups.append([row])
-        chosen: list[list[int]] = [] if self.shared_prefix else groups
-        room = 0
-        for group in groups if self.shared_prefix else ():
-            size = self._size([ids[row] for row in group])
-            if not chosen or room < size:
-                chosen.append([])
-                room = self.micro_tokens
-            chosen[-1] += group
-            room -= size
-        count = len(batch["completion_ids"])
+        count = self._counted(mask) if self.loss_type in _SCALED_BY_ROWS else 1.0
         found = []
-        for part in chosen:
+        for part in cut(rows, ids, prompts, self.micro_tokens, self.shared_prefix):
             index = torch.tensor(part, device=batch["completion_ids"].device)
-            found.append((_select(batch, index), self._weight(part, rows, count, mask)))
+            found.append((_select(batch, index), self._weight(part, count, mask)))
         return found
 
-    def _size(self, rows: list[list[int]]) -> int:
-        """Ids that a forward pass of these rows computes."""
-        return prefix.packed_size(rows) if self.shared_prefix else len(rows) * max(map(len, rows))
+    def _counted(self, mask: torch.Tensor) -> float:
+        """The rows of a step that may be trained, of each process in the mean; gradients are averaged over those."""
+        return sum(self.processes.every(int(mask.any(1).sum()))) / self.processes.ranks
 
-    def _weight(self, part: list[int], rows: list[int], count: int, mask: torch.Tensor) -> float:
+    def _weight(self, part: list[int], count: float, mask: torch.Tensor) -> float:
         """What makes the micro-batches' losses add up to the batch's: TRL divides some losses by the rows it sees."""
         if self.loss_type in _SCALED_BY_ROWS:
-            return len(part) / count
+            return len(part) / max(count, 1.0)
         if self.loss_type == "bnpo":
             return float(mask[part].sum() / mask.sum().clamp(min=1))
         return 1.0
@@ -357,33 +346,3 @@ def _reward(cm2_reward: list[float | None], **_: Any) -> list[float | None]:
 
 
 _reward.__name__ = "checklist"
-
-
-def _padded(values: Sequence[Sequence[float]], like: torch.Tensor) -> torch.Tensor:
-    out = torch.zeros(like.shape, dtype=torch.float32, device=like.device)
-    for row, own in zip(out, values, strict=True):
-        row[: len(own)] = torch.tensor(own, dtype=torch.float32)
-    return out
-
-
-def _unpadded(batch: dict[str, Any]) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompt and completion ids of every row, without padding."""
-    parts = ((batch[f"{name}_ids"], batch[f"{name}_mask"].bool()) for name in ("prompt", "completion"))
-    prompts, completions = ([row[seen].tolist() for row, seen in zip(*part, strict=True)] for part in parts)
-    return prompts, completions
-
-
-def _select(batch: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:
-    """These rows of every tensor that has rows, without the padding that they no longer need."""
-    count = len(batch["completion_ids"])
-    part = {
-        name: value[index] if isinstance(value, torch.Tensor) and value.dim() and len(value) == count else value
-        for name, value in batch.items()
-    }
-    used = part["completion_mask"].any(0)
-    width = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
-    before = part["prompt_mask"].any(0).nonzero()[0, 0]
-    for name, value in part.items():
-        if isinstance(value, torch.Tensor) and value.dim() == 2:
-            part[name] = value[:, before:] if name.startswith("prompt_") else value[:, :width]
-    return part

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from cm2.rollout.trace import Rollout, decode, encode
+from cm2.train import space
 from cm2.train.processes import Processes
 from cm2.train.runs import KEPT, Run
 
@@ -70,6 +71,11 @@ class JointRun(Run):
                 error = problem
             self.processes.agree(error)
             self.processes.lead(stack.close)  # the checkpoint takes its name
+
+    def make_room(self, bytes: int) -> None:
+        """See `Run.make_room`. The first process makes room; each looks whether there is, for each writes there."""
+        self.processes.lead(lambda: super(JointRun, self).make_room(bytes))
+        self.processes.together(lambda: space.need(self.checkpoints_folder, bytes, "a checkpoint"))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """See `Run.finish`."""

@@ -38,13 +38,14 @@ def packed_loss(model: Any, ids: Sequence[np.ndarray], masks: Sequence[np.ndarra
 
 
 def common(ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[int]:
-    """Per row, how many ids at its beginning it shares with every row that begins like it; none of them is trained."""
+    """Per row, how many ids at its beginning it shares with every row that begins like it; none of them is trained.
+    Of a row in which nothing is trained all but the last."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, mine in enumerate(ids):
         groups.setdefault(tuple(mine[:BEGINNING].tolist()), []).append(row)
     cuts = [0] * len(ids)
     for rows in groups.values():
-        cut = min(int(masks[row].argmax()) for row in rows)
+        cut = min(int(masks[row].argmax()) if masks[row].any() else len(ids[row]) - 1 for row in rows)
         for row in rows[1:]:
             differ = np.nonzero(ids[rows[0]][:cut] != ids[row][:cut])[0]
             cut = min(cut, int(differ[0])) if len(differ) else cut

@@ -54,7 +54,10 @@ class PpoTrainer(Trainer):
     def losses(self) -> dict[str, float]:
         """See `Trainer.losses`; and the critic's."""
         kept = self._metrics["train"]
-        return super().losses() | {name: sum(kept[name]) / len(kept[name]) for name in _NUMBERS if kept.get(name)}
+        mine = {name: sum(kept[name]) / len(kept[name]) for name in _NUMBERS if kept.get(name)}
+        several = self.processes.every(mine)
+        told = {name: [one[name] for one in several if name in one] for name in _NUMBERS}
+        return super().losses() | {name: sum(values) / len(values) for name, values in told.items() if values}
 
     # --- a batch of rollouts: rewards, values, advantages
 
@@ -76,12 +79,15 @@ class PpoTrainer(Trainer):
             self.correct(out, logps)
 
     def _tell(self, mask: torch.Tensor, values: torch.Tensor, returns: torch.Tensor, advantages: torch.Tensor) -> None:
+        """Put on record how the critic did, over the sampled tokens of all processes."""
         sampled, kept = mask.bool(), self._metrics["train"]
-        if bool(sampled.any()):
-            kept["value_mean"].append(float(values[sampled].mean()))
-            kept["return_mean"].append(float(returns[sampled].mean()))
-            kept["value_explained"].append(explained(values[sampled], returns[sampled]))
-            kept["advantage_std"].append(float(advantages[sampled].std(unbiased=False)))
+        mine = tuple(each[sampled].cpu() for each in (values, returns, advantages))
+        values, returns, advantages = (torch.cat(each) for each in zip(*self.processes.every(mine), strict=True))
+        if values.numel():
+            kept["value_mean"].append(float(values.mean()))
+            kept["return_mean"].append(float(returns.mean()))
+            kept["value_explained"].append(explained(values, returns))
+            kept["advantage_std"].append(float(advantages.std(unbiased=False)))
 
     # --- values beside log-probabilities
 

@@ -137,16 +137,16 @@ class Batch:
         return found
 
     def _draw(self, indices: list[int], generation: int) -> Drawn:
-        seed, first = self.config.seed * 1_000_003 + generation, self.processes.rank * len(indices)
+        seed = self.config.seed * 1_000_003 + generation
 
-        def roll(chosen: list[int], number: int) -> list[list[Rollout]]:
+        def roll(chosen: list[int], number: int, first: int) -> list[list[Rollout]]:
             further = number * 500_000_003  # no two rounds share a seed, and the first keeps the update's own
             return self.roller.roll([self.tasks[i] for i in chosen], seed + further, first)
 
         def signal(group: list[Rollout]) -> bool:
             return credit_group(group, self.roller.credit).signal
 
-        return draw(indices, len(self.tasks), self.config.resample, seed, roll, signal)
+        return draw(indices, len(self.tasks), self.config.resample, seed, roll, signal, self.processes)
 
     def _numbers(self, drawn: Drawn, generation: int) -> dict[str, Any]:
         """Put the groups of all processes on record; what the metrics say of them."""
@@ -190,6 +190,7 @@ def _train(
     inputs: dict[str, str],
 ) -> dict[str, Any]:
     from cm2.train.agreement import Agreement
+    from cm2.train.benchmarks import Benchmarks
     from cm2.train.engine import Deadline, make_trainer
     from cm2.train.heldout import Heldout
     from cm2.train.keeping import Keeper, resume_path
@@ -223,13 +224,16 @@ def _train(
             run, config, roller.driver, feedback, lambda: trainer.model, tokenizer, resumed, processes.first
         )
     )
-    processes.lead(lambda: run.make_room(trainer.checkpoint_bytes()))
+    looked = processes.together(
+        lambda: Benchmarks(run, config, lambda: trainer.model, tokenizer, resumed, processes.first)
+    )
+    run.make_room(trainer.checkpoint_bytes())
 
     def numbers(step: int) -> dict[str, Any]:
         seconds = {f"seconds_{name}": round(value, 3) for name, value in trainer.seconds.items()}
         trained = sum(processes.every(trainer.tokens_forward))
         told = batch.numbers | trainer.losses() | seconds | {"tokens_trained": trained}
-        told |= processes.lead(lambda: held.after(step))
+        told |= processes.lead(lambda: held.after(step) | looked.after(step))
         told |= processes.lead(lambda: feedback.alarms([*run.metrics(), told | {"step": step}]))
         stop.requested = stop.requested or feedback.stop
         return told
@@ -245,11 +249,13 @@ def _train(
         if minutes is None or minutes > 0:
             with processes.watched():
                 processes.lead(held.start)
+                processes.lead(looked.start)
                 trainer.train(resume_from_checkpoint=checkpoint)
     if stop.requested and trainer.state.global_step < config.updates:
         processes.together(feedback.check)
         raise KeyboardInterrupt
-    sizes = sizes_of(trainer.model) | processes.lead(lambda: held.end(trainer.state.global_step))
+    last = trainer.state.global_step
+    sizes = sizes_of(trainer.model) | processes.lead(lambda: held.end(last) | looked.end(last))
     save_result(run, trainer, tokenizer)
     let_go(roller.driver, run.folder / "weights", processes)
     return processes.lead(lambda: _summary(run, config, resumed)) | sizes | {"shared_prefix": trainer.shared_prefix}

@@ -18,7 +18,9 @@ from cm2.judge.probes import Probing
 from cm2.rollout import generation
 from cm2.rollout.generation import Generation
 from cm2.simulate.config import SimulatorConfig
+from cm2.train import benchmarking
 from cm2.train.alarms import Alarming
+from cm2.train.benchmarking import Benchmarking
 from cm2.train.embedded import NAME
 from cm2.train.ppo_config import PpoConfig
 
@@ -119,6 +121,11 @@ class RlConfig(msgspec.Struct, kw_only=True):
     """Steps of a turn: ends an agent that calls tools in circles."""
     batch: Count = 128
     """Rollouts that are decoded at once."""
+    overlap: Annotated[int, msgspec.Meta(ge=0)] | None = 32
+    """Forward passes that the answer of a judge or simulator which asks a model takes, while other rollouts are decoded
+    on: a run then repeats exactly, however fast the answers come. Best is about the time of an answer over that of a
+    pass. None takes answers as they come: a run then repeats up to rounding only. Checks and local worlds do not wait.
+    """
     micro_tokens: Count = 1536
     """Tokens of one forward and backward pass. Memory, not numbers, depends on it (about 1.5 MB a token at 135M)."""
     clip: Positive = 1.0
@@ -160,6 +167,8 @@ class RlConfig(msgspec.Struct, kw_only=True):
     """The first so many held-out tasks. More of them see smaller differences: 64 see about 0.1 of reward."""
     heldout_temperature: NotNegative = 0.0
     """0 is greedy: what a deployed agent does, and the least noise."""
+    benchmarks: Benchmarking = msgspec.field(default_factory=Benchmarking)
+    """A small fixed part of a benchmark, now and then; see `Benchmarking`. Off by default."""
     alarms: Alarming = msgspec.field(default_factory=Alarming)
     """When the run's own numbers are an alarm, and what then; see `Alarming`."""
     outage_minutes: NotNegative = 10.0
@@ -201,6 +210,7 @@ class RlConfig(msgspec.Struct, kw_only=True):
                 fix="choose a divisor",
             )
         _ = self.credit  # its own settings exclude each other too
+        self.benchmarks.consistent()
         if self.layers and self.lora:
             raise ConfigError("layers and lora exclude each other", fix="give one of them")
         if self.curriculum and self.gate == "ends":
@@ -225,5 +235,6 @@ FREE = (
     *generation.FREE,
     *("models", "gold_models", "probing.on_alarm", "evaluate_every", "outage_minutes"),
     *("alarms.on_alarm", "alarms.window", "alarms.rate", "alarms.drop", "alarms.kl"),
+    *benchmarking.FREE,
 )
 """Settings on which no number of a step depends: they may change when a run is resumed."""

@@ -8,7 +8,8 @@ What departs from TRL's own preparation, and why:
   where there is loss only (see `cm2.train.loss`);
 - bfloat16 only where the processor multiplies it natively; no gradient checkpointing unless asked for.
 
-The loss is the mean over the trained tokens of a step, however they fall into micro-batches.
+The loss is the mean over the trained tokens of a step, however they fall into micro-batches, and into processes
+(`torchrun`): each computes its part of every step, the first one alone writes.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from cm2.formats import read_tasks
 from cm2.judge.run import fingerprint
 from cm2.rollout.template import ChatTemplate
 from cm2.train import settings
+from cm2.train.drivers import sharded
 from cm2.train.embedded import NAME, load_model, model_digest
+from cm2.train.joint import claim
 from cm2.train.masks import BEGINNING, Example, example, schedule
-from cm2.train.processes import launched
+from cm2.train.processes import Processes, join
 from cm2.train.progress import Live, Stop, hush
 from cm2.train.runs import Run
 
@@ -62,7 +65,8 @@ class SftConfig(msgspec.Struct, kw_only=True):
     batch: Count = 16
     """Dialogues a step. The published run has 64; fewer give a small data set more steps."""
     micro_batch: Count = 4
-    """Dialogues at once in memory; must divide `batch`. Lower it when memory runs out: the numbers stay the same."""
+    """Dialogues at once in memory, of each process; so many of all processes must divide `batch`. Lower it when memory
+    runs out: the numbers stay the same."""
     max_tokens: Annotated[int, msgspec.Meta(ge=8)] = 4096
     """The longest example. A longer dialogue is cut after the last step that fits, never inside one."""
     lora: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -148,23 +152,23 @@ def train_sft(config: SftConfig, progress: Callable[[Tasks], Tasks] = lambda tas
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was saved after the step at hand.
     """
     config = settings.check(SftConfig, config)
-    if launched() > 1:
+    if how := sharded():
+        raise ConfigError(f"cm2 sft trains whole models, not weights that are sharded by {how}", fix="use DDP, or lora")
+    processes = join()
+    if config.batch % (config.micro_batch * processes.ranks):
+        several = "" if processes.alone else f" in each of {processes.ranks} processes"
         raise ConfigError(
-            f"cm2 sft trains in one process; a launcher started {launched()}", fix="start it without the launcher"
-        )
-    if config.batch % config.micro_batch:
-        raise ConfigError(
-            f"micro_batch {config.micro_batch} does not divide batch {config.batch}",
+            f"micro_batch {config.micro_batch}{several} does not divide batch {config.batch}",
             fix="choose a divisor of the batch",
         )
-    inputs = {"input": fingerprint(config.input), "model": model_digest(config.model)}
-    with Run(config.output, "sft", config, inputs, FREE) as run:
+    inputs = processes.lead(lambda: {"input": fingerprint(config.input), "model": model_digest(config.model)})
+    with claim(processes, config.output, "sft", config, inputs, FREE) as run:
         if run.summary is not None:
             return run.summary | {"finished_before": True}
         hush()
-        model, tokenizer = load_model(config.model)
-        prepared = prepare(config, ChatTemplate(tokenizer), progress)
-        resumed, summary = _train(run, config, model, tokenizer, prepared.examples)
+        model, tokenizer = processes.in_turn(lambda: load_model(config.model))
+        prepared = processes.together(lambda: prepare(config, ChatTemplate(tokenizer), progress))
+        resumed, summary = _train(run, config, model, tokenizer, prepared.examples, processes)
         counts = {name: getattr(prepared, name) for name in prepared.__struct_fields__}
         summary |= counts | {"resumed_from": resumed, "examples": len(prepared.examples)}
         run.finish(summary)
@@ -172,8 +176,9 @@ def train_sft(config: SftConfig, progress: Callable[[Tasks], Tasks] = lambda tas
 
 
 def _train(
-    run: Run, config: SftConfig, model: Any, tokenizer: Any, examples: list[Example]
+    run: Run, config: SftConfig, model: Any, tokenizer: Any, examples: list[Example], processes: Processes
 ) -> tuple[int, dict[str, Any]]:
+    from cm2.train.agreement import Agreement
     from cm2.train.keeping import Keeper, resume_path
     from cm2.train.prefix import supports
     from cm2.train.trainer import make_trainer, save_result, sizes_of
@@ -183,7 +188,7 @@ def _train(
     packs = supports(model)
     order = ordered(examples, config, packs)
     steps = -(-len(order) // config.batch)
-    resumed, checkpoint = resume_path(run)
+    resumed, checkpoint = processes.lead(lambda: resume_path(run))
     run.resume_to(resumed)
 
     def numbers(step: int) -> dict[str, Any]:
@@ -192,14 +197,17 @@ def _train(
         return {"tokens": int(lengths[mine].sum()), "loss_tokens": int(trained[mine].sum()), "epoch": round(epoch, 4)}
 
     with Stop() as stop, Live("sft", steps, resumed) as live:
-        trainer = make_trainer(run, config, model, tokenizer, examples, order, packs)
+        live.console.quiet = not processes.first
+        trainer = make_trainer(run, config, model, tokenizer, examples, order, packs, processes)
         trainer.add_callback(Keeper(run, live, stop, config.save_every or None, numbers))
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.add_callback(Agreement(processes, stop))
+        with processes.watched():
+            trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < steps:
         raise KeyboardInterrupt
     sizes = sizes_of(trainer.model)  # before adapters are merged
     save_result(run, trainer, tokenizer)
-    metrics = run.metrics()
+    metrics = processes.lead(run.metrics)
     tail = metrics[-max(1, steps // 10) :]
     seconds = sum(one["seconds"] for one in metrics)
     return resumed, {

@@ -8,7 +8,14 @@ it should be rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+
+
+def _alone(sums: Any) -> list[Any]:
+    return [sums]
 
 
 class Staleness:
@@ -38,13 +45,17 @@ class Staleness:
             self._away += float(ratio.abs().sum())
             self._most = max(self._most, float(ratio.abs().max()))
 
-    def numbers(self, step: int) -> dict[str, float]:
-        """`staleness`, and the mean, mean size and largest size of the log-ratio over what this step has trained."""
+    def numbers(self, step: int, every: Callable[[Any], list[Any]] = _alone) -> dict[str, float]:
+        """`staleness`, and the mean, mean size and largest size of the log-ratio over what this step has trained.
+
+        `every` gives what each of several processes gave to it (`Processes.every`).
+        """
         found: dict[str, float] = {"staleness": step - self.at}
-        if self._count:
+        counts, sums, aways, most = zip(*every((self._count, self._sum, self._away, self._most)), strict=True)
+        if count := sum(counts):
             found |= {
-                "log_ratio_mean": self._sum / self._count,
-                "log_ratio_abs": self._away / self._count,
-                "log_ratio_max": self._most,
+                "log_ratio_mean": sum(sums) / count,
+                "log_ratio_abs": sum(aways) / count,
+                "log_ratio_max": max(most),
             }
         return found

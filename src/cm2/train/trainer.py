@@ -8,6 +8,7 @@ from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
@@ -56,13 +57,15 @@ class Trainer(Kept, SFTTrainer):
         labels = inputs["labels"]
         if labels.device.type != "cpu" or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # The tokens of all processes are counted, and gradients are averaged over the processes.
+        scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
         ids = inputs["input_ids"]
         if not self.packs:
-            return sparse_loss(model, ids, labels, num_items_in_batch)
+            return sparse_loss(model, ids, labels, num_items_in_batch) * scale
         sizes = inputs["attention_mask"].sum(1).tolist()
         rows = [row[:size].numpy() for row, size in zip(ids, sizes, strict=True)]
         masks = [row[:size].numpy() != IGNORED for row, size in zip(labels, sizes, strict=True)]
-        return packed_loss(model, rows, masks, num_items_in_batch)
+        return packed_loss(model, rows, masks, num_items_in_batch) * scale
 
 
 def rate(step: int, steps: int, schedule: str, warmup: float) -> float:
@@ -76,16 +79,37 @@ def rate(step: int, steps: int, schedule: str, warmup: float) -> float:
     return 1.0 - gone if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
 
 
+def evened(examples: list[Example], order: list[int], rows: int) -> tuple[list[Example], list[int]]:
+    """Examples and an order whose length `rows` divides: what is added at its end has no loss. Else processes with a
+    row too few would be given some of the first rows again."""
+    missing = -len(order) % rows
+    if not missing:
+        return examples, order
+    first = examples[order[0]]
+    silent = Example(first.dialogue, first.ids[:2], np.zeros(2, dtype=bool), 0)
+    return [*examples, silent], order + [len(examples)] * missing
+
+
 def make_trainer(
-    run: Run, config: SftConfig, model: Any, tokenizer: Any, examples: list[Example], order: list[int], packs: bool
+    run: Run,
+    config: SftConfig,
+    model: Any,
+    tokenizer: Any,
+    examples: list[Example],
+    order: list[int],
+    packs: bool,
+    processes: Processes | None = None,
 ) -> Trainer:
     """A trainer of `model` over the examples, in this order; `packs`: the model can read them packed."""
+    processes = processes or Processes()
+    if not processes.alone:
+        examples, order = evened(examples, order, config.micro_batch * processes.ranks)
     bf16 = config.dtype == "bfloat16" or (config.dtype == "auto" and multiplies_bf16())
     args = SFTConfig(
         output_dir=str(run.checkpoints_folder),
         num_train_epochs=1,  # the order spans all epochs
         per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=config.batch // config.micro_batch,
+        gradient_accumulation_steps=config.batch // config.micro_batch // processes.ranks,
         learning_rate=config.lr,
         weight_decay=config.weight_decay,
         max_grad_norm=config.clip,
@@ -94,6 +118,7 @@ def make_trainer(
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=config.checkpointing,
         seed=config.seed,
+        ddp_find_unused_parameters=False,
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -109,7 +134,7 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.run, trainer.order = run, order
-    trainer.packs, trainer.processes = packs, Processes()
+    trainer.packs, trainer.processes = packs, processes
     trainer.schedule, trainer.warmup = config.schedule, config.warmup
     trainer.product_dtype = "bfloat16" if bf16 else "float32"
     return trainer

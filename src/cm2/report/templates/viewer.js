@@ -219,6 +219,7 @@
     });
     const left = wanted(), mode = value("mode");
     const fits = (one) => (mode === "" || one.m === +mode) && (!left || left.has(meta.combinations.findIndex(([d, r, j]) => d === one.d && r === one.r && j === one.j)));
+    if (found.source) sheet.append(make("p", "muted", found.source));
     const turns = [...new Set(found.verdicts.map((one) => one.t))].sort((a, b) => a - b);
     const verdicts = [];
     for (const turn of turns) {

@@ -1,0 +1,67 @@
+"""Punctual: a rollout goes on when it is its turn, not when the answer that it waits for happens to arrive.
+
+Which rollouts share a forward pass decides the last bits of their log-probabilities, and now and then a sampled id. A
+driver that goes on with whoever has been answered makes that the doing of a server's speed, of the load of the machine,
+and of a kill: a run that is resumed reads from a cache what the killed one had to wait for. So here time is counted in
+forward passes: an answer takes `overlap` of them, no more and no less. While a rollout waits the others are decoded on;
+when its time has come and the answer has not, decoding waits for it; where all wait, the next one's time comes at once.
+
+What is decoded with what then follows from what was said alone, and a run repeats exactly where answers do (see
+`docs/run-quality.md` for what is promised). The price: a server whose answers take longer than `overlap` passes slows
+the decoding down, and with one that is faster rollouts wait for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from typing import Any
+
+from cm2.rollout.driver import Driver
+from cm2.rollout.environment import Environment
+from cm2.rollout.lives import Shared
+from cm2.rollout.trace import Rollout
+
+
+class Punctual(Driver):
+    """See the module.
+
+    Args:
+        overlap: forward passes that an answer takes.
+        rest: see `Driver`.
+    """
+
+    def __init__(self, *rest: Any, overlap: int, **named: Any):
+        super().__init__(*rest, **named)
+        self.overlap = overlap
+        self._slept: dict[int, int] = {}  # forward passes, by the first rollout of the row that sleeps
+
+    def run(
+        self,
+        environments: Sequence[Environment],
+        *,
+        groups: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Rollout]:
+        """See `Driver.run`."""
+        self._slept = {}
+        return super().run(environments, groups=groups, seeds=seeds, progress=progress)
+
+    def _wake(self, open_: list[Shared], asleep: list[Shared], idle: bool) -> None:
+        """Go on with the rows whose time has come, the longest asleep first. Called once before each forward pass."""
+        slept = {id(shared): 1 + self._slept.get(shared.lives[0].index, -1) for shared in asleep}
+        missing = max(0, self.overlap - max(slept.values())) if idle else 0
+        for shared in list(asleep):
+            passes = slept[id(shared)] + missing
+            if passes < self.overlap:
+                self._slept[shared.lives[0].index] = passes
+                continue
+            self._slept.pop(shared.lives[0].index, None)
+            wait([live.answer for live in shared.lives if live.answer is not None])
+            for live in shared.lives:
+                assert live.answer is not None
+                seen, live.answer = live.answer.result(), None
+                self._answered(live, seen)
+            asleep.remove(shared)
+            open_.append(shared)
