@@ -19,7 +19,7 @@ help:
 	@echo "make test-servers  label, judge, filter, simulate and roll out with vLLM's CPU build (3.5 GB, in an environment of its own)"
 	@echo "make test-interop  the adapters beside Inspect, DeepEval and Langfuse (in an environment of its own)"
 	@echo "make test-verl     the verl plug-in beside verl and Ray (in an environment of its own)"
-	@echo "make test-benchmarks  BFCL, tau2-bench and (SOURCE=CHECKOUT) ToolSandbox by their own harnesses, whole (2.4 GB)"
+	@echo "make test-benchmarks  BFCL, tau2-bench and (SOURCE=CHECKOUT) ToolSandbox by their own harnesses, whole, and lm-eval (3 GB)"
 	@echo "make lint    ruff and mypy"
 	@echo "make study   the demo with 3 seeds and a longer budget (DATA=FILE: on your own dialogues)"
 	@echo "make docs    the picture and tables of the documentation from the last demo"
@@ -87,8 +87,9 @@ test-verl: .venv-verl/.installed
 test-benchmarks: $(STAMP)
 	$(BIN)/cm2 eval setup bfcl
 	$(BIN)/cm2 eval setup tau2
+	$(BIN)/cm2 eval setup general
 	$(if $(SOURCE),$(BIN)/cm2 eval setup toolsandbox --source $(SOURCE))
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/harness -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/harness tests/train/test_benchmarks_in_loop_real.py -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks

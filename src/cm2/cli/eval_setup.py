@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def setup(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="bfcl, tau2 or toolsandbox.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="bfcl, tau2, toolsandbox or general.")],
     source: Annotated[
         str | None,
         typer.Option(help="toolsandbox only: a checkout's folder, or a git address (with @REVISION if need be)."),

@@ -29,7 +29,7 @@ MODULES = {
     "import": ("import_",),
     "judge": ("judge", "calibrate", "classifier"),
     "gate": ("gate", "gate_freeze"),
-    "eval": ("eval", "eval_setup"),
+    "eval": ("eval", "eval_setup", "eval_dialogues", "eval_general"),
 }
 """The files of a verb, where they are not one of its name. Several make a verb with commands of its own."""
 

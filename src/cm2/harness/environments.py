@@ -20,11 +20,15 @@ import msgspec
 from filelock import FileLock
 
 from cm2.errors import CM2Error, ConfigError
+from cm2.harness import general_data
 from cm2.harness.settings import BENCHMARKS, digest
 
 PYTHON = "3.11"
 """The version on which all three harnesses were proven."""
 STAMP = "cm2-harness.json"
+GENERAL = "general"
+"""lm-eval's: it shares torch and transformers with the Python that runs cm2, so it is made from that one."""
+NAMES = (*BENCHMARKS, GENERAL)
 SOURCE_OF = "toolsandbox"
 """The harness that is installed from a source that the user names."""
 REVISION = "165848b"
@@ -96,8 +100,12 @@ def setup(
         ConfigError: the name is unknown, or a source is missing or needless.
         CM2Error: a command failed; its last words are in the message.
     """
-    if name not in BENCHMARKS:
-        raise ConfigError(f"there is no harness {name!r}", fix=f"use one of {', '.join(BENCHMARKS)}")
+    if name not in NAMES:
+        raise ConfigError(f"there is no harness {name!r}", fix=f"use one of {', '.join(NAMES)}")
+    if name == GENERAL:
+        if python is not None:
+            raise ConfigError("general shares the torch of the Python that runs cm2", fix="leave out --python")
+        python = sys.executable
     if name != SOURCE_OF and source is not None:
         raise ConfigError(f"{name} comes from the package index", fix="leave out --source")
     present = find(name)
@@ -131,6 +139,8 @@ def _make(name: str, folder: Path, source: str | None, python: str, tell: Callab
     tell(f"installing the requirements of {name}: some minutes")
     # The pins are whole: what they leave out (torch, for BFCL) is not to be resolved back in.
     _run([interpreter, "-m", "pip", "install", "--quiet", "--no-deps", *wanted], "installing")
+    if name == GENERAL:
+        general_data.fetch(interpreter, folder / "data", _run, tell)
     listed = _run([interpreter, "-m", "pip", "list", "--format=freeze"], "listing what was installed").split()
     version = version or next(line for line in requirements(name).splitlines() if "==" in line and line[0] != "#")
     made = Environment(

@@ -21,7 +21,7 @@ from cm2.errors import CM2Error, ConfigError, Where
 from cm2.formats.lock import lock_output
 from cm2.harness import bfcl, environments, results, scores, tau2, toolsandbox
 from cm2.harness.results import RAW, Headline, Outcome, Results
-from cm2.harness.settings import NEEDS_USER, EvalConfig
+from cm2.harness.settings import NEEDS_USER, EvalConfig, Identified
 
 ADAPTERS: dict[str, ModuleType] = {"bfcl": bfcl, "tau2": tau2, "toolsandbox": toolsandbox}
 IDENTITY = "identity.json"
@@ -83,7 +83,7 @@ def categories(config: EvalConfig, adapter: ModuleType) -> list[str]:
     return found
 
 
-def claim(config: EvalConfig, version: str, folder: Path) -> None:
+def claim(config: Identified, version: str, folder: Path) -> None:
     """Write down whose folder it is, or see that it is ours.
 
     Raises:

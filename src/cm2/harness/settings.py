@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -16,6 +16,14 @@ NEEDS_USER = ("tau2", "toolsandbox")
 MOST_RUNS = 64
 NO_KEY = "EMPTY"
 """What servers without a key are given, as OpenAI's client wants one."""
+
+
+class Identified(Protocol):
+    """Settings that know which of them decide an answer."""
+
+    def identity(self) -> dict[str, Any]:
+        """Those: results of one folder share them."""
+        ...
 
 
 class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

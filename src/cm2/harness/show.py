@@ -29,8 +29,9 @@ def tables(results: Results) -> list[Any]:
     parts: list[Any] = [table]
     for found in beside(results):
         score = _percent(found.headline.score)
-        line = f"{found.title}: {score} here; published ({PAPER}): "
-        parts.append(line + ", ".join(f"{name} {value:.2f}" for name, value in found.published.items()))
+        if found.published:
+            line = f"{found.title}: {score} here; published ({PAPER}): "
+            parts.append(line + ", ".join(f"{name} {value:.2f}" for name, value in found.published.items()))
         parts += [f"  differs: {mark}" for mark in found.marks]
     for owner, count in results.errors.items():
         kind = "scored as the benchmark does" if owner == "agent" else "left out"

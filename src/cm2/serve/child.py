@@ -74,7 +74,8 @@ def serving(
     with contextlib.ExitStack() as stack:
         said: IO[Any] = stack.enter_context(Path(log).open("a+b") if log else tempfile.TemporaryFile())  # noqa: SIM115
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, env=variables)
+        # In a session of its own: a Ctrl-C is for the parent, who may want to finish what it is at.
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, env=variables, start_new_session=True)
         stack.callback(_end, process)
         first = _first_line(process, start)
         try:
