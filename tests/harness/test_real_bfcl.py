@@ -17,7 +17,7 @@ from cm2.harness.run import evaluate
 from cm2.harness.settings import EvalConfig
 from harness import real
 from harness.truth_bfcl import Truth, junk
-from servers.openai_server import Reply
+from servers.openai_server import Reply, calls, says
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,20 @@ def test_a_run_that_was_killed_goes_on_where_it_was(data: Path, tmp_path: Path) 
     asked = {one["messages"][0]["content"] for one in server.requests}
     assert asked == {one.users[0] for one in truth.entries if one.id in ids[2:]}
     assert not found.failed and found.headlines[0].score is not None and found.headlines[0].score.mean == 1.0
+
+
+def test_calls_of_what_is_no_tool_run_nothing(data: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def agent(body: dict[str, Any], number: int) -> Reply:
+        seen.extend(one["content"] for one in body["messages"] if one["role"] == "tool")
+        made = [("open", {"file": str(tmp_path / "written"), "mode": "w"}), ("input", {}), ("ls", {"a=open": 1})]
+        return says("Done.") if number else calls(*made)
+
+    found, _ = go(agent, tmp_path / "o", tasks=["multi_turn_base_0"], categories=["multi_turn_base"])
+    assert not (tmp_path / "written").exists()
+    assert "name 'open_is_no_tool' is not defined" in seen[0] and "'input_is_no_tool'" in seen[1]
+    assert "invalid syntax" in seen[2] and not found.failed
 
 
 @pytest.mark.parametrize("thinking", ["keep", "drop"])

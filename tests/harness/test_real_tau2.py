@@ -12,7 +12,8 @@ from cm2.harness.results import Results
 from cm2.harness.run import evaluate
 from cm2.harness.settings import EvalConfig
 from harness import real
-from harness.truth_tau2 import Agent, Task, User, junk, load
+from harness.truth_tau2 import ACTS, DONE, Agent, Task, User, junk, load
+from servers.openai_server import says
 
 DOMAINS = ["airline", "retail"]
 
@@ -20,6 +21,11 @@ DOMAINS = ["airline", "retail"]
 @pytest.fixture(scope="module")
 def tasks() -> dict[str, Task]:
     return load(real.data(real.environment("tau2"), "tau2/data/tau2/domains"), *DOMAINS)
+
+
+@pytest.fixture(scope="module")
+def acted() -> dict[str, Task]:
+    return load(real.data(real.environment("tau2"), "tau2/data/tau2/domains"), *ACTS)
 
 
 def go(agent: Any, user: Any, folder: Path, **more: Any) -> tuple[Results, real.Server, real.Server]:
@@ -71,14 +77,36 @@ def test_junk_fails_a_few(tasks: dict[str, Task], tmp_path: Path) -> None:
     assert not found.failed and not found.comparable
 
 
+def test_a_user_that_acts_solves_a_few_of_telecom(acted: dict[str, Task], tmp_path: Path) -> None:
+    first = next(iter(acted.values()))
+    same = [task for task in acted.values() if task.told == first.told]
+    most = max(same, key=lambda task: len(task.blocks))
+    some = {task.name: task for task in same if task in (*same[:2], most)}
+    assert len(some) == 3 and len(most.blocks) > 2  # they take turns, and no prompt tells these users apart
+    more = {"categories": ACTS, "tasks": [name.removeprefix("telecom/") for name in some], "concurrency": 1}
+    found, _, users = go(Agent(some), User(some), tmp_path / "o", **more)
+    assert [(one.n, one.score.mean) for one in found.categories if one.score] == [(3, 1.0)] and not found.errors
+    assert any(one["role"] == "tool" for request in users.requests for one in request["messages"])
+
+
 @pytest.mark.slow
-def test_ground_truth_of_whole_domains_passes(tasks: dict[str, Task], tmp_path: Path) -> None:
+def test_ground_truth_of_whole_domains_passes(tasks: dict[str, Task], acted: dict[str, Task], tmp_path: Path) -> None:
     found, _, _ = go(Agent(tasks), User(tasks), tmp_path / "o")
     assert [(one.n, one.score.mean) for one in found.categories if one.score] == [(50, 1.0), (114, 1.0)]
     assert found.errors == {} and [one.official for one in found.categories] == [[1.0], [1.0]]
+    telecom, _, _ = go(Agent(acted), User(acted), tmp_path / "acted", categories=ACTS, concurrency=1)
+    assert [(one.n, one.score.mean) for one in telecom.categories if one.score] == [(114, 1.0)]
+    assert telecom.errors == {} and [one.official for one in telecom.categories] == [[1.0]]
 
 
 @pytest.mark.slow
-def test_junk_passes_nowhere(tasks: dict[str, Task], tmp_path: Path) -> None:
-    found, _, _ = go(junk, User(tasks), tmp_path / "o")
-    assert [(one.n, one.score.mean) for one in found.categories if one.score] == [(50, 0.0), (114, 0.0)]
+def test_junk_passes_nowhere(tasks: dict[str, Task], acted: dict[str, Task], tmp_path: Path) -> None:
+    found, _, _ = go(junk, User(tasks | acted), tmp_path / "o", categories=[*DOMAINS, *ACTS])
+    assert [(one.n, one.score.mean) for one in found.categories if one.score] == [(50, 0.0), (114, 0.0), (114, 0.0)]
+
+
+@pytest.mark.slow
+def test_an_agent_that_does_nothing_passes_where_nothing_is_to_be_done(tasks: dict[str, Task], tmp_path: Path) -> None:
+    found, _, _ = go(lambda body, n: says(DONE), User(tasks), tmp_path / "o")
+    passed = {one.name: round(one.n * one.score.mean) for one in found.categories if one.score}
+    assert passed == {"airline": 19, "retail": 7} and not found.errors

@@ -14,8 +14,9 @@ from cm2.harness.run import evaluate
 from cm2.harness.settings import EvalConfig
 from harness import real
 from harness.play_toolsandbox import Agent, User
+from servers.openai_server import calls
 
-TASKS = ["cellular_off", "get_cellular", "wifi_off", "get_wifi", "turn_off_location", "get_location_service_status"]
+TASKS = ["cellular_off", "get_cellular", "wifi_off", "get_wifi", "turn_on_location_low_battery_mode"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,13 +39,14 @@ def test_errors_have_their_owner_and_only_what_was_lost_is_tried_again(
     monkeypatch.delenv("RAPID_API_KEY", raising=False)
     asks = {"Turn off cellular": real.BROKEN, "Is my cellular": real.MALFORMED, "Turn off wifi": real.SLOW}
     asks |= {"Is my wifi": real.nonsense("get_wifi_status")}
-    names = TASKS[:4]
+    asks |= {"Turn on location": calls(*[("get_location_service_status", {})] * 12)}  # 479,001,600 orders of them
+    names = TASKS
     more = {"tasks": names, "timeout": real.TIMEOUT, "retries": 0, "baseline": False}
     found, _ = go(Agent(asks), User(), tmp_path / "o", **more)
-    assert found.failed and found.errors == {"agent": 1, "infrastructure": 3}
+    assert found.failed and found.errors == {"agent": 2, "infrastructure": 3}
     outcomes = {one.task: one for one in results.read(tmp_path / "o")[1]}
-    assert [outcomes[name].owner for name in names] == [*["infrastructure"] * 3, "agent"]
-    assert [outcomes[name].score for name in names] == [None, None, None, 0.0]
+    assert [outcomes[name].owner for name in names] == [*["infrastructure"] * 3, "agent", "agent"]
+    assert [outcomes[name].score for name in names] == [None, None, None, 0.0, 0.0]
 
     again, agents = go(Agent(), User({"Turn off wifi": real.BROKEN}), tmp_path / "o", **more)
     assert {one["messages"][1]["content"] for one in agents.requests} == {
@@ -52,7 +54,7 @@ def test_errors_have_their_owner_and_only_what_was_lost_is_tried_again(
         "Is my cellular service on?",
         "Turn off wifi",
     }
-    assert again.errors == {"agent": 1, "user": 1} and again.failed
+    assert again.errors == {"agent": 2, "user": 1} and again.failed
 
 
 @pytest.mark.parametrize("thinking", ["keep", "drop"])

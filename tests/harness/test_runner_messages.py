@@ -6,6 +6,7 @@ The file runs inside a harness's environment; here it is loaded by its path, as 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,12 @@ from cm2.harness.process import RUNNERS
 
 @pytest.fixture(scope="module")
 def shared() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cm2_shared_under_test", RUNNERS / "cm2_shared.py")
+    return loaded("cm2_shared")
+
+
+def loaded(name: str) -> ModuleType:
+    """A file of the runners as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_under_test", RUNNERS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -42,6 +48,7 @@ def message(content: str | None, *calls: tuple[str, str | None], **more: Any) ->
         ("<think>cut off while", ""),
         ("<think>a</think>b<think>c</think> d", "d"),
         ("  indented", "  indented"),
+        ("half \ud83d of one", "half ? of one"),
     ],
 )
 def test_a_user_sees_an_answer_without_its_thinking(shared: ModuleType, content: str | None, seen: str) -> None:
@@ -71,7 +78,20 @@ def test_an_answer_without_text_stays_without(shared: ModuleType) -> None:
     assert shared.remembered(message(None, ("look", "{}")), False)["content"] is None
 
 
-@pytest.mark.parametrize("arguments", ['{"a": ', "[1]", '"text"', "null", "nonsense"])
+NO_OBJECTS = [
+    '{"a": ',
+    "[1]",
+    '"text"',
+    "null",
+    "nonsense",
+    '{"a": NaN}',
+    '{"a": 1e999}',
+    r'{"a": "\ud83d"}',
+    "[" * 9999,
+]
+
+
+@pytest.mark.parametrize("arguments", NO_OBJECTS)
 def test_calls_that_are_no_json_object_go_back_as_text(shared: ModuleType, arguments: str) -> None:
     given = message("So:", ("good", "{}"), ("bad", arguments))
     assert shared.broken(given.tool_calls)
@@ -84,6 +104,26 @@ def test_a_call_without_arguments_has_none(shared: ModuleType) -> None:
     given = message(None, ("look", ""), ("see", None))
     assert not shared.broken(given.tool_calls)
     assert [one["function"]["arguments"] for one in shared.remembered(given, True)["tool_calls"]] == ["{}", "{}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "made"),
+    [
+        ("ls", {"a": True}, "ls(a=True)"),
+        ("nowhere.ls", {}, "nowhere.ls()"),
+        ("open", {"file": "f"}, "open_is_no_tool()"),
+        ("json.dumps", {}, "json_dumps_is_no_tool()"),
+        ("ls() or open", {}, "no call 'ls() or open'"),
+        ("ls\n", {}, "no call 'ls\\n'"),
+        ("ls", {"a=open('f','w'),b": 1}, "no call 'ls'"),
+    ],
+)
+def test_a_call_becomes_no_other_python_than_a_call_of_a_tool(
+    shared: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, arguments: dict[str, Any], made: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cm2_shared", shared)
+    text = f"{name}({','.join(f'{key}={value!r}' for key, value in arguments.items())})"
+    assert loaded("run_bfcl").harmless(text, name, arguments, {"open", "json"}) == made
 
 
 class Refused(Exception):

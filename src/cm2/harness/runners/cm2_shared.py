@@ -46,7 +46,7 @@ def check_tasks(asked: list[str], there: set[str]) -> None:
 
 def visible(content: str | None) -> str:
     """What a user sees of an answer whose thinking stands in the text."""
-    text = content or ""
+    text = (content or "").encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be written down
     if "</think>" in text:  # it may have been opened in the prompt
         text = text.rpartition("</think>")[2].lstrip()
     return text.partition("<think>")[0]  # what was cut off while it thought
@@ -64,13 +64,21 @@ def thinking(message: Any) -> dict[str, str]:
 
 def broken(calls: Any) -> bool:
     """Whether one of the calls has arguments that are no JSON object."""
-    for call in calls or []:
-        try:
-            if not isinstance(json.loads(call.function.arguments or "{}"), dict):
-                return True
-        except ValueError:
-            return True
-    return False
+    return not all(is_object(call.function.arguments or "{}") for call in calls or [])
+
+
+def is_object(text: str) -> bool:
+    """Whether a text is a JSON object.
+
+    NaN, Infinity and half of a surrogate pair are no JSON, though Python reads them: harnesses compare answers (NaN
+    differs from itself), write them as UTF-8 or as Python, and would break down later.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict)
 
 
 def remembered(message: Any, keep: bool) -> dict[str, Any]:

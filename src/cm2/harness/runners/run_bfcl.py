@@ -6,22 +6,26 @@ What is done on purpose, and why:
 - our handler builds the history itself, so that thinking is kept or dropped as asked (the package's own handlers do one
   or the other by accident of their class);
 - an error is written down with its owner; `generate` would make an ordinary answer of it;
+- the package evaluates calls as Python, `open(…)` and `input()` too: only names and values of calls get that far;
 - on resuming, answers that were errors and a torn last line are taken out first: `generate` would take them as done.
 """
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from cm2_shared import check_tasks, owner, remembered, settings, thinking, told, visible
+from cm2_shared import check_tasks, is_object, owner, remembered, settings, thinking, told, visible
 
 NAME = "cm2-agent"
+_CALLED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def main() -> None:
@@ -73,7 +77,10 @@ def main() -> None:
 
 def handler(given: dict[str, Any]) -> type:
     """The handler's class, for these settings."""
+    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils
     from bfcl_eval.model_handler.api_inference.openai_completion import OpenAICompletionsHandler
+
+    reached = {*vars(builtins), *vars(multi_turn_utils)}  # what `eval` finds there beside the back ends
 
     class Handler(OpenAICompletionsHandler):
         """OpenAI's protocol, thinking on purpose, errors with their owner."""
@@ -96,6 +103,14 @@ def handler(given: dict[str, Any]) -> type:
             begun = time.time()
             return self.client.chat.completions.create(**request), time.time() - begun
 
+        def decode_execute(self, result, has_tool_call_tag):
+            texts = super().decode_execute(result, has_tool_call_tag)
+            told_calls = [one for call in result for one in call.items()]
+            if not all(is_object(arguments) for _, arguments in told_calls):
+                raise ValueError("arguments that are no JSON object")
+            made = [(name, json.loads(arguments)) for name, arguments in told_calls]
+            return [harmless(text, *one, reached) for text, one in zip(texts, made, strict=True)]
+
         def _parse_query_response_FC(self, api_response) -> dict[str, Any]:
             message, usage = api_response.choices[0].message, api_response.usage
             calls = message.tool_calls or []
@@ -110,6 +125,13 @@ def handler(given: dict[str, Any]) -> type:
             }
 
     return Handler
+
+
+def harmless(text: str, name: str, arguments: dict[str, Any], reached: set[str]) -> str:
+    """A call as Python, or where it would run something else than a tool, what ends in an error that says so."""
+    if not _CALLED.fullmatch(name) or not all(key.isidentifier() for key in arguments):
+        return f"no call {name!r}"  # evaluated, a syntax error, as it is without this for every honest mistake
+    return f"{name.replace('.', '_')}_is_no_tool()" if name.split(".")[0] in reached else text
 
 
 def clean(folder: Path) -> None:

@@ -5,6 +5,7 @@ What is done on purpose, and why:
   spawned and import this file again, and take the places of two entries of its registries;
 - a tool call's id becomes a Python identifier there: ids of other servers than OpenAI's are rewritten;
 - its history has no place for thinking: the agent remembers it beside;
+- calls made at once are played there in every order, ten of them in 3,628,800: so many are the agent's own error;
 - an exception becomes a similarity of 0 there: ours carry in their type whose they are;
 - every scenario is a file of its own; the package writes its only file at the very end;
 - its output names the commit of whatever folder it is run in: the checkout's own commit is written instead.
@@ -34,6 +35,8 @@ from tool_sandbox.tools import rapid_api_search_tools
 
 OURS = utils.RoleImplType.GPT_4_o_2024_05_13
 KEY = "RAPID_API_KEY"
+MOST_AT_ONCE = 7
+"""Calls in one answer; their 5,040 orders take four minutes, those of one more half an hour."""
 SCRAMBLED = {
     ScenarioCategories.TOOL_NAME_SCRAMBLED,
     ScenarioCategories.TOOL_DESCRIPTION_SCRAMBLED,
@@ -159,6 +162,8 @@ def usable(message: Any, tools: dict[str, Any], calls: int, error: type[Exceptio
     if broken(message.tool_calls):
         said = [call.function.arguments for call in message.tool_calls]
         raise error(f"arguments that are no JSON object: {said}"[:300])
+    if len(message.tool_calls) > MOST_AT_ONCE:
+        raise error(f"{len(message.tool_calls)} calls at once; their orders cannot all be played")
     for call in message.tool_calls:
         if call.function.name not in tools:
             raise error(f"there is no tool {call.function.name!r}")
