@@ -292,11 +292,14 @@ def markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", help="see above")
+    parser.add_argument("sources", nargs="*", help="see above")
     parser.add_argument("--told", type=Path, help="a file that a runner tell_….py wrote, in place of asking it")
     parser.add_argument("--wrong", action="store_true", help="list the runs on which checklist and reward disagree")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if not options.sources:
+        print("nothing to measure: give folders of `cm2 eval`, or files of runs and rewards (--help)")
+        return
     runs: list[Run] = []
     told: dict[tuple[str, Key], Told] = {}
     for source in options.sources:

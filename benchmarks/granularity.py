@@ -67,7 +67,7 @@ def finished(file: Path) -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Run what is missing, or report what is there."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
+    options.add_argument("-o", "--output", type=Path, default=Path("runs/lab"), help="folder of the results")
     options.add_argument("--updates", type=int, default=500)
     options.add_argument("--rate", type=float, default=0.01, help="Adam's")
     options.add_argument("--only", default="", help="cells whose name holds this")

@@ -167,7 +167,7 @@ def true_reward(file: Path) -> float:
 def main() -> None:
     """Run the chosen cells and print a table."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("-o", "--output", type=Path, required=True)
+    options.add_argument("-o", "--output", type=Path, default=Path("runs/lab-engine"))
     options.add_argument("--levels", default="trajectory,step,blend,turn")
     options.add_argument("--flips", default="0.15,0")
     options.add_argument("--updates", type=int, default=60)
