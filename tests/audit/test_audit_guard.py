@@ -9,8 +9,9 @@ from audits import audit, served
 
 from cm2.assure.audit.book import Book
 from cm2.assure.audit.guard import LARGEST
-from cm2.assure.audit.server import ServeConfig, is_loopback, make_app
+from cm2.assure.audit.server import ServeConfig, make_app
 from cm2.errors import ConfigError
+from cm2.listening import is_loopback
 
 HOST = "127.0.0.1:8477"
 PATHS = ("/", "/static/audit.js", "/static/audit.css", "/api/state", "/api/log", "/api/cases/0", "/nothing")

@@ -133,12 +133,12 @@ def running(backend: Any, template: ChatTemplate | None = None, **changes: Any) 
     """Serve from a thread of this process."""
     import uvicorn
 
+    from cm2.listening import bound
     from cm2.serve.app import Endpoint
-    from cm2.serve.run import listen
 
     settings = config(**changes)
     endpoint = Endpoint(settings, template or byte_template(), backend)
-    with listen(settings) as listener:
+    with bound(settings.host, settings.port) as listener:
         server = uvicorn.Server(uvicorn.Config(endpoint.app(), log_level="error", lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

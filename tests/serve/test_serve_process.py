@@ -18,7 +18,7 @@ from cm2.cli.main import main
 from cm2.errors import ConfigError
 from cm2.serve import serving
 from cm2.serve.config import ServeConfig, model_name
-from cm2.serve.run import listen, notes
+from cm2.serve.run import notes, serve
 from serve.endpoints import ASKED, TOOLS, tiny
 
 
@@ -97,7 +97,7 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}"):
-            listen(ServeConfig(checkpoint="tiny", thinking="keep", port=port))
+            serve(ServeConfig(checkpoint="no-such-folder", thinking="keep", port=port), lambda told: None)
 
 
 def test_other_machines_are_served_only_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

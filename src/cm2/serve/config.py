@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from cm2.errors import ConfigError
+from cm2.listening import is_loopback
 
 Thinking = Literal["keep", "drop"]
 BackendName = Literal["auto", "cm2", "vllm", "sglang"]
@@ -67,7 +68,7 @@ class ServeConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
                 raise ConfigError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {low}")
         if self.port > 65535:
             raise ConfigError(f"port is {self.port}; it must be at most 65535")
-        if not self.key and not loopback(self.host):
+        if not self.key and not is_loopback(self.host):
             raise ConfigError(
                 f"{self.host} is reached from other machines, and there is no API key",
                 fix=f"set {self.key_env}, or leave --host out",
@@ -90,15 +91,3 @@ def model_name(checkpoint: str) -> str:
     while len(parts) > 1 and parts[-1] == "model":
         parts.pop()
     return parts[-1] if parts else "model"
-
-
-def loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    import ipaddress
-
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

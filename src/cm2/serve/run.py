@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cm2.errors import ConfigError, MissingExtra
+from cm2.listening import bound, is_loopback
 from cm2.rollout.template import ChatTemplate
 from cm2.serve.backend import Backend
-from cm2.serve.config import ServeConfig, loopback
+from cm2.serve.config import ServeConfig
 
 Ready = Callable[[dict[str, Any]], None]
 
@@ -36,7 +37,7 @@ def serve(config: ServeConfig, ready: Ready, *, attached: bool = False) -> None:
     except ImportError as error:
         raise MissingExtra("the endpoint", "serve") from error
 
-    listener = listen(config)
+    listener = bound(config.host, config.port)
     with listener:
         template, backend = make_backend(config)
         endpoint = Endpoint(config, template, backend)
@@ -117,26 +118,12 @@ def _placed(model: Any) -> Any:
     return model.to("cuda", torch.bfloat16) if torch.cuda.is_available() else model
 
 
-def listen(config: ServeConfig) -> socket.socket:
-    """A socket on the address; taken before the model is loaded, so that a taken port is told at once."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.host, config.port))
-    except OSError as error:
-        listener.close()
-        message = f"cannot listen on {config.host} port {config.port}: {error.strerror or error}"
-        raise ConfigError(message, fix="choose another --port (0: any that is free) or --host") from error
-    return listener
-
-
 def notes(config: ServeConfig) -> list[str]:
     """What whoever starts an endpoint should know."""
     found = []
     if not config.key:
         found.append(f"there is no API key: everyone on this machine may ask; {config.key_env} sets one")
-    if not loopback(config.host):
+    if not is_loopback(config.host):
         found.append("other machines reach this endpoint over plain HTTP: put a proxy with TLS in front of it")
     return found
 

@@ -6,13 +6,12 @@ defaults; a name that the Struct does not know is an error that lists those it k
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 from cm2.errors import ConfigError, Where
+from cm2.textfile import read_yaml
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -27,12 +26,7 @@ def load(kind: type[S], file: str | None, flags: dict[str, Any], inner: dict[str
     """
     values: dict[str, Any] = {}
     if file is not None:
-        try:
-            found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise ConfigError("there is no such file", where=Where(file=file), fix="check --config") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"is not YAML: {error}", where=Where(file=file)) from error
+        found = read_yaml(file, "pass settings as YAML", "check --config")
         if not isinstance(found, dict):
             raise ConfigError("is not a mapping of settings", where=Where(file=file), fix="write lines like `lr: 1e-5`")
         values = {str(name).replace("-", "_"): _number(value) for name, value in found.items()}

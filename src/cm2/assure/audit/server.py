@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable
 from importlib import resources
@@ -15,6 +14,7 @@ from cm2.assure.audit.api import Api, ChangeBody, ReviewBody, answer
 from cm2.assure.audit.book import Book
 from cm2.assure.audit.guard import LARGEST, App, Guard, TooLarge
 from cm2.errors import ConfigError, MissingExtra
+from cm2.listening import bound, is_loopback
 
 try:
     from starlette.applications import Starlette
@@ -50,16 +50,6 @@ class ServeConfig(msgspec.Struct, kw_only=True, frozen=True):
                 f"{self.host} is reached from other machines",
                 fix="leave --host out, or add --allow-remote if you mean it",
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def make_app(book: Book, hosts: frozenset[str], port: int) -> Guard:
@@ -122,7 +112,8 @@ def serve_audit(config: ServeConfig, ready: Ready) -> None:
     except ImportError as error:
         raise MissingExtra("the review page", "review") from error
 
-    with Book(config.place) as book, _listen(config) as listener:
+    with Book(config.place) as book, bound(config.host, config.port) as listener:
+        listener.listen()
         port = int(listener.getsockname()[1])
         guard = make_app(book, _hosts(config, port), port)
         ready(f"http://{_bracketed(_reached(config.host))}:{port}/?token={guard.token}", _notes(config))
@@ -143,21 +134,6 @@ async def _write(request: Request, body: Any, call: Callable[[Any], Any]) -> Res
 
 def _json(status: int, value: Any) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _listen(config: ServeConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.host, config.port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        fix = "choose another --port (0: any that is free) or --host"
-        said = error.strerror or error
-        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {said}", fix=fix) from error
-    return listener
 
 
 def _hosts(config: ServeConfig, port: int) -> frozenset[str]:
