@@ -23,13 +23,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cm2.errors import ConfigError
-from cm2.formats.lock import lock_output
 from cm2.harness import environments, general_data, results, scores
 from cm2.harness.environments import Environment
 from cm2.harness.general_data import BY_NAME, PARTS, PREFIX, Part
 from cm2.harness.process import HarnessFailed, run
 from cm2.harness.results import RAW, Outcome, Results
-from cm2.harness.run import claim
+from cm2.harness.run import claimed
 from cm2.harness.settings import digest
 
 NAME = "general"
@@ -84,13 +83,7 @@ def evaluate(config: GeneralConfig, progress: Callable[[int, int], None] = lambd
         HarnessFailed: lm-eval ended without results.
     """
     environment = need()
-    folder = Path(config.output)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file", fix="give -o a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_output(str(folder))
-    try:
-        claim(config, environment.version, folder)
+    with claimed(config, environment.version) as folder:
         raw = folder / RAW / "run-0"
         chosen = general_data.write(config.parts, Path(environment.folder), raw / "tasks", config.limit)
         whole = sum(map(len, chosen.values()))
@@ -100,8 +93,6 @@ def evaluate(config: GeneralConfig, progress: Callable[[int, int], None] = lambd
         made = gather(config, environment.version, outcomes, digest(chosen))
         results.write(made, outcomes, folder)
         return made
-    finally:
-        lock.release()
 
 
 def need() -> Environment:

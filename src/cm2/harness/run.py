@@ -8,7 +8,8 @@ has a score stays, what was lost to somebody else than the agent is tried again,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,13 +41,7 @@ def evaluate(config: EvalConfig, progress: Progress = lambda run, done: None) ->
     adapter = ADAPTERS[config.benchmark]
     chosen = categories(config, adapter)
     environment = environments.need(config.benchmark)
-    folder = Path(config.output)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file", fix="give -o a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_output(str(folder))
-    try:
-        claim(config, environment.version, folder)
+    with claimed(config, environment.version) as folder:
         reach(config.base_url, "agent")
         if config.benchmark in NEEDS_USER and config.user_base_url is not None:
             reach(config.user_base_url, "user")
@@ -64,8 +59,6 @@ def evaluate(config: EvalConfig, progress: Progress = lambda run, done: None) ->
         made = gather(config, adapter, environment.version, folder, outcomes, official)
         results.write(made, outcomes, folder)
         return made
-    finally:
-        lock.release()
 
 
 def categories(config: EvalConfig, adapter: ModuleType) -> list[str]:
@@ -81,6 +74,26 @@ def categories(config: EvalConfig, adapter: ModuleType) -> list[str]:
             raise ConfigError(f"{config.benchmark} has no category {name!r}", fix=f"it has {known}")
         found += [one for one in adapter.GROUPS.get(name, (name,)) if one not in found]
     return found
+
+
+@contextmanager
+def claimed(config: Identified, version: str) -> Iterator[Path]:
+    """The folder of results, for as long as it is written: of these settings, and of no other run.
+
+    Raises:
+        ConfigError: it is a file, or of other settings.
+        CM2Error: another run holds it.
+    """
+    folder = Path(config.output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file", fix="give -o a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = lock_output(str(folder))
+    try:
+        claim(config, version, folder)
+        yield folder
+    finally:
+        lock.release()
 
 
 def claim(config: Identified, version: str, folder: Path) -> None:

@@ -19,7 +19,9 @@ NO_KEY = "EMPTY"
 
 
 class Identified(Protocol):
-    """Settings that know which of them decide an answer."""
+    """Settings that know which of them decide an answer, and where the results go."""
+
+    output: str
 
     def identity(self) -> dict[str, Any]:
         """Those: results of one folder share them."""

@@ -7,6 +7,7 @@ template, the parser, the key, the queue and the errors are those of `cm2.serve.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import importlib.util
@@ -35,7 +36,7 @@ START = 900.0
 """Seconds that a server may take to load a model."""
 
 
-class Outside:
+class Outside(abc.ABC):
     """A server process, started on a free port of loopback with a key of its own.
 
     Subclasses say how it is started and what a request looks like.
@@ -58,13 +59,13 @@ class Outside:
         self.client: httpx.AsyncClient | None = None
         self.abandoned = False
 
+    @abc.abstractmethod
     def command(self) -> tuple[list[str], dict[str, str]]:
         """The command line, and variables beside the environment's."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def generate(self, want: Want) -> AsyncGenerator[Piece]:
         """See `Backend.generate`."""
-        raise NotImplementedError
 
     async def open(self) -> None:
         """Start it, and wait until it answers."""
