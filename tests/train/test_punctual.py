@@ -116,7 +116,7 @@ class Sleeper:
 
     def __init__(self, index, answered=True):
         self.index, self.answer = index, Future()
-        self.lives = [self]
+        self.lives, self.slept = [self], 0
         if answered:
             self.answer.set_result("seen")
 
@@ -124,7 +124,7 @@ class Sleeper:
 def waking(overlap):
     """A driver without a model, and what it has woken."""
     driver = Punctual.__new__(Punctual)
-    driver.overlap, driver._slept, woken = overlap, {}, []
+    driver.overlap, woken = overlap, []
     driver._answered = lambda live, seen: woken.append(live.index)
     return driver, woken
 
@@ -139,7 +139,7 @@ def test_an_answer_takes_as_many_passes_as_it_was_said_to():
         woken.clear()
         if before_pass == 1:
             asleep.append(second := Sleeper(2))
-    assert when == [(3, 1), (4, 2)] and open_ == [first, second] and asleep == [] and driver._slept == {}
+    assert when == [(3, 1), (4, 2)] and open_ == [first, second] and asleep == [] and first.slept == second.slept == 0
 
 
 def test_with_nothing_else_to_do_time_jumps_to_the_next_answer_and_those_behind_keep_their_distance():

@@ -54,6 +54,8 @@ class Shared:
 
     def __init__(self, row: int, lives: list[Live]):
         self.row, self.lives = row, lives
+        self.slept = 0
+        """Forward passes since it fell asleep, where those are counted (`cm2.train.punctual`)."""
 
 
 def settle(open_: list[Shared], engine: Reading) -> None:

@@ -13,14 +13,11 @@ the decoding down, and with one that is faster rollouts wait for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from typing import Any
 
 from cm2.rollout.driver import Driver
-from cm2.rollout.environment import Environment
 from cm2.rollout.lives import Shared
-from cm2.rollout.trace import Rollout
 
 
 class Punctual(Driver):
@@ -34,30 +31,16 @@ class Punctual(Driver):
     def __init__(self, *rest: Any, overlap: int, **named: Any):
         super().__init__(*rest, **named)
         self.overlap = overlap
-        self._slept: dict[int, int] = {}  # forward passes, by the first rollout of the row that sleeps
-
-    def run(
-        self,
-        environments: Sequence[Environment],
-        *,
-        groups: Sequence[str] | None = None,
-        seeds: Sequence[int] | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Rollout]:
-        """See `Driver.run`."""
-        self._slept = {}
-        return super().run(environments, groups=groups, seeds=seeds, progress=progress)
 
     def _wake(self, open_: list[Shared], asleep: list[Shared], idle: bool) -> None:
         """Go on with the rows whose time has come, the longest asleep first. Called once before each forward pass."""
-        slept = {id(shared): 1 + self._slept.get(shared.lives[0].index, -1) for shared in asleep}
-        missing = max(0, self.overlap - max(slept.values())) if idle else 0
+        missing = max(0, self.overlap - max(shared.slept for shared in asleep)) if idle else 0
         for shared in list(asleep):
-            passes = slept[id(shared)] + missing
+            passes = shared.slept + missing
             if passes < self.overlap:
-                self._slept[shared.lives[0].index] = passes
+                shared.slept = passes + 1
                 continue
-            self._slept.pop(shared.lives[0].index, None)
+            shared.slept = 0
             wait([live.answer for live in shared.lives if live.answer is not None])
             for live in shared.lives:
                 assert live.answer is not None
