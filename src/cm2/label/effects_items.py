@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cm2.check import All, Any, Called, Check
-from cm2.checklist import Evidence, FocusOn, Item, Severity, call_text
+from cm2.checklist import Evidence, Item, call_text
 from cm2.dialogue import Dialogue
 from cm2.judge.checks import State
 from cm2.label.arguments import Wanted
@@ -19,11 +19,11 @@ from cm2.label.effects_limits import Limits
 from cm2.label.effects_match import Ids, Matching
 from cm2.label.effects_net import Deeds, Effect, hands_over, is_write, net
 from cm2.label.effects_told import told
+from cm2.label.named import Named
 from cm2.label.phrases import quote, with_arguments
 from cm2.label.reading import Reading
 from cm2.label.sources import Source
 from cm2.label.writes import words
-from cm2.policy.policy import WEIGHTS
 
 LESSER, LESSER_ALONE = 5, 3
 """So many minor items beside changes, and beside none: together they weigh less than a wrong outcome costs."""
@@ -45,7 +45,7 @@ class FrozenRun:
         self._matching = Matching(self.reading.heard, self.sources, self.deeds.effects, ids)
         self._limits = Limits(dialogue, self.sources.all, self.deeds.effects)
         self._checks = [(effect, *self._check(effect)) for effect in self.deeds.effects]
-        self._names: Counter[str] = Counter()
+        self._named = Named()
 
     def items(self) -> list[Item]:
         """All items."""
@@ -81,7 +81,7 @@ class FrozenRun:
 
     def _outcome(self, effects: list[Effect], checks: list[Check], rest: Check | None) -> Item:
         done = ", ".join(f"`{name}`{f' {count} times' if count > 1 else ''}" for name, count in _tools(effects).items())
-        return self._item(
+        return self._named.item(
             "outcome",
             "critical",
             "outcome",
@@ -97,7 +97,7 @@ class FrozenRun:
         times = f" {effect.times} times" if effect.times > 1 else ""
         how = with_arguments(wanted[:6])
         answer = ", without an error," if self._limits.answered(effect.tool) else ""
-        return self._item(
+        return self._named.item(
             f"effect-{effect.tool}",
             "major",
             "effect",
@@ -113,10 +113,10 @@ class FrozenRun:
     def _rest(self, check: Check | None, alone: bool) -> list[Item]:
         if check is None:
             return []
-        evidence = _last_words(self.dialogue)
+        evidence = last_words(self.dialogue)
         if alone:
             return [
-                self._item(
+                self._named.item(
                     "nothing-changed",
                     "critical",
                     "no_effect",
@@ -129,7 +129,7 @@ class FrozenRun:
                 )
             ]
         return [
-            self._item(
+            self._named.item(
                 "nothing-else-changed",
                 "major",
                 "no_other_effect",
@@ -150,7 +150,7 @@ class FrozenRun:
         calls: list[Check] = [Called(name, answered=True) for name in names]
         which = " or ".join(f"`{name}`" for name in names)
         return [
-            self._item(
+            self._named.item(
                 "looked-up",
                 "minor",
                 "look_up",
@@ -168,7 +168,7 @@ class FrozenRun:
 
     def _told(self) -> list[Item]:
         return [
-            self._item(
+            self._named.item(
                 f"told-{'-'.join(words(one.name)) or 'answer'}",
                 "minor",
                 "told",
@@ -188,7 +188,7 @@ class FrozenRun:
         names = list(dict.fromkeys(source.tool for source in self.deeds.escalations))
         calls: list[Check] = [Called(name) for name in names]
         return [
-            self._item(
+            self._named.item(
                 "escalated",
                 "minor",
                 "escalation",
@@ -199,33 +199,6 @@ class FrozenRun:
                 ["the assistant keeps a conversation that belongs to a person"],
             )
         ]
-
-    def _item(
-        self,
-        id: str,
-        severity: Severity,
-        kind: str,
-        check: Check,
-        question: str,
-        passes: str,
-        evidence: list[Evidence],
-        failures: list[str],
-        focus: FocusOn = CALLS,
-    ) -> Item:
-        self._names[id] += 1
-        count = self._names[id]
-        return Item(
-            id=id if count == 1 else f"{id}-{count}",
-            focus_on=focus,
-            question=question,
-            pass_condition=passes,
-            weight=WEIGHTS[severity],
-            evidence=evidence,
-            failure_examples=failures,
-            check=check,
-            kind=kind,
-            severity=severity,
-        )
 
 
 def _tools(effects: list[Effect]) -> Counter[str]:
@@ -242,7 +215,8 @@ def _at(source: Source) -> Evidence:
     )
 
 
-def _last_words(dialogue: Dialogue) -> list[Evidence]:
+def last_words(dialogue: Dialogue) -> list[Evidence]:
+    """The last reply as evidence; nothing where there is none."""
     for t in range(len(dialogue.turns) - 1, -1, -1):
         for s in range(len(dialogue.turns[t].steps) - 1, -1, -1):
             text = dialogue.turns[t].steps[s].reply or ""

@@ -33,9 +33,10 @@ from cm2.checklist import Checklist, Task, call_text
 from cm2.dialogue import Dialogue
 from cm2.formats import read_row
 from cm2.harness.dialogues.bfcl import as_error
-from cm2.harness.dialogues.gold_items import Collected, answer_at, call_at, counted, exactly, last_words
+from cm2.harness.dialogues.gold_items import Collected, answer_at, call_at, counted, exactly
 from cm2.harness.dialogues.told import Told
 from cm2.label.effects import EffectsLabeler
+from cm2.label.effects_items import last_words
 from cm2.label.lint import lint_checklist
 from cm2.label.reference import NO_ITEM_PASSED, Labelled
 from cm2.policy.policy import WEIGHTS
