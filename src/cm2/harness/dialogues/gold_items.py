@@ -79,8 +79,8 @@ class Collected:
                 "acted",
                 Expression(f"{turns}.all(t, calls.exists(c, c.turn == t))"),
                 "Was something called each time that the right answer calls something?",
-                "The grader fails a conversation in which nothing is called where its answer has a call, also where all "
-                "was done or seen before.",
+                "The grader fails a conversation in which nothing is called where its answer has a call, also where "
+                "all was done or seen before.",
                 [evidence],
                 ["an answer is given without any call where the right answer has one"],
             )
