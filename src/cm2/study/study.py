@@ -20,6 +20,13 @@ from cm2.study.compare import NAMES, compare
 from cm2.study.demo import Plan, Splits, curated, ladder, sample_worlds
 from cm2.study.stages import Stages
 
+SAMPLE = Plan(minutes=math.inf, rl_minutes=60, heldout=160, unseen=96)
+"""A seed on the sample worlds."""
+
+REAL = msgspec.structs.replace(SAMPLE, sft_dialogues=360, sft_micro=2, temperature=0.5, max_step_tokens=96)
+"""A seed on real dialogues: people's orders repeat less, so that the format takes more dialogues to learn, and longer
+dialogues take more memory."""
+
 
 class StudyConfig(msgspec.Struct, kw_only=True, frozen=True):
     """How many seeds, on what."""
@@ -29,7 +36,7 @@ class StudyConfig(msgspec.Struct, kw_only=True, frozen=True):
     data: str | None = None
     """A file of real dialogues; None plays sample worlds."""
     seeds: int = 3
-    plan: Plan = msgspec.field(default_factory=lambda: Plan(minutes=math.inf, rl_minutes=60, heldout=160, unseen=96))
+    plan: Plan = SAMPLE
     """A run of one seed."""
 
 
