@@ -292,11 +292,11 @@ def test_what_users_and_tools_say_never_breaks_an_expression(parts: list[str]) -
 
 @given(st.sampled_from(["a+", "(?i)É", "^x|y$", r"\bcan't\b", "[^a]", ""]), st.text("aéÉxy can't\n🙂", max_size=12))
 def test_patterns_are_found_as_the_language_says(pattern: str, text: str) -> None:
-    from cm2.judge.expression import environment, with_cached_patterns
+    from cm2.judge.expression import environment, facts, with_cached_patterns
 
     made = Dialogue("d", [Turn(text, [Step(reply=pattern)])])
     cel = "users[0].text.matches(reply)"
-    theirs = environment().compile(cel).eval(state_of(made, WHOLE, WHOLE).facts).plain_value()
+    theirs = environment().compile(cel).eval(facts(state_of(made, WHOLE, WHOLE))).plain_value()
     assert with_cached_patterns(cel) == "users[0].text.re_find(reply)"
     if made.turns[0].steps[0].reply:
         assert holds(cel, on=made) is theirs

@@ -31,7 +31,8 @@ from cm2.checklist import Checklist, Evidence, Item, Task
 from cm2.dialogue import Dialogue, Step, Tool, ToolCall, ToolResponse, Turn
 from cm2.judge import decide
 from cm2.label.counterexample import counterexamples
-from cm2.label.lint import STOCK, lint_task
+from cm2.label.lint import lint_task
+from cm2.label.lint_report import STOCK
 from cm2.label.scramble import scramble
 
 

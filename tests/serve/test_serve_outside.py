@@ -15,7 +15,8 @@ import pytest
 from cm2.errors import ConfigError
 from cm2.rollout.sampling import Sampling
 from cm2.serve.backend import Piece, Want
-from cm2.serve.outside import Outside, choose
+from cm2.serve.choose import choose
+from cm2.serve.outside import Outside
 from cm2.serve.refusal import Refusal
 from cm2.serve.sglang import SGLang
 from cm2.serve.vllm import VLLM
@@ -159,7 +160,7 @@ def test_a_server_that_nobody_waits_for_any_more_is_ended(outside: Outside, monk
 def test_what_is_not_installed_is_refused_when_named_and_left_out_when_not(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("vllm", "sglang"):
         monkeypatch.delenv(f"CM2_{name.upper()}_PYTHON", raising=False)
-    monkeypatch.setattr("cm2.serve.outside.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("cm2.serve.choose.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"vllm is not installed here .*CM2_VLLM_PYTHON"):
         choose(config(backend="vllm"))
     assert choose(config(backend="auto")) is None

@@ -19,9 +19,9 @@ from cm2.credit import Credit
 from cm2.errors import DataError, Where
 from cm2.evals.intervals import Interval, interval
 from cm2.formats.jsonlines import encode
+from cm2.formats.origin import claim, fingerprint
 from cm2.formats.store import Store
 from cm2.judge import ChecksJudge
-from cm2.judge.run import claim, fingerprint
 from cm2.rollout.environment import Environment
 from cm2.rollout.limits import Limits
 from cm2.rollout.sampling import Sampling

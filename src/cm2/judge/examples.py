@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -18,10 +17,8 @@ from cm2.dialogue import Dialogue
 from cm2.errors import DataError, Where
 from cm2.formats import read_tasks
 from cm2.judge.features import Bag, describe
+from cm2.judge.fitting_config import TrainConfig
 from cm2.judge.pairing import UNASKED, Label, read_labels
-
-if TYPE_CHECKING:
-    from cm2.judge.fitting import TrainConfig
 
 
 class Example(msgspec.Struct):

@@ -91,7 +91,7 @@ def _try(cel: str, state: State) -> Any:
 
 def _evaluate(program: Any, cel: str, state: State) -> Any:
     try:
-        value = _run(program, state.facts)
+        value = _run(program, facts(state))
     except _Unholdable:
         value = _run(program, _activation(storable(record(state))))
     return value
@@ -118,8 +118,10 @@ def _run(program: Any, activation: Any) -> Any:
 
 
 def facts(state: State) -> Any:
-    """What `State.facts` holds."""
-    return _activation(record(state))
+    """The record as the runtime reads it, made once for all expressions about the state."""
+    if "facts" not in state.kept:
+        state.kept["facts"] = _activation(record(state))
+    return state.kept["facts"]
 
 
 def _activation(values: dict[str, Any]) -> Any:

@@ -24,41 +24,19 @@ import msgspec
 import numpy as np
 from scipy import special
 
-from cm2.errors import ConfigError, DataError, MissingExtra, Where
+from cm2.errors import DataError, MissingExtra, Where
 from cm2.judge.agreement import Confusion, Floats, effective_size, rate
 from cm2.judge.classifier import Classifier, Header, settle
 from cm2.judge.examples import Example, read_examples
 from cm2.judge.features import WORD_BITS, idf_of, matrix, rows_of
+from cm2.judge.fitting_config import TrainConfig
+
+__all__ = ["TrainConfig", "part_of", "threshold", "train", "train_file"]
 
 Part = Literal["fit", "tune", "check"]
 STRENGTHS = (0.3, 3.0, 30.0)
 CANDIDATES = 10
 FOLDS = 3
-
-
-class TrainConfig(msgspec.Struct):
-    """What is learnt from what."""
-
-    verdicts: str
-    """The store of verdicts of the judge that is to be imitated."""
-    input: str
-    """The dialogues that were judged."""
-    output: str
-    """Where the model goes."""
-    checklists: str | None = None
-    """Where their checklists are, when not on the rows of `input`."""
-    format: str = "auto"
-    """The format of `input` and `checklists`, when it cannot be told from the rows."""
-    target: float = 0.02
-    """The share of items decided by the model, on each side, whose verdict may differ from the judge's."""
-    surety: float = 0.95
-    """How sure it must be that the target is kept, on each side."""
-    seed: int = 0
-    """Of the split."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.target < 0.5 or not 0.5 <= self.surety < 1:
-            raise ConfigError("target is an error rate below one half, surety a probability from one half to one")
 
 
 def part_of(dialogue: str, seed: int = 0) -> Part:

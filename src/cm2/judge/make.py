@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from cm2.errors import ConfigError
+from cm2.formats.origin import fingerprint
 from cm2.judge.form import form
 from cm2.judge.hybrid import HybridJudge
 from cm2.judge.judge import AsyncJudge, ChecksJudge, Judge
@@ -65,8 +66,6 @@ def identity(config: Judging, askers: Sequence[Any]) -> str:
         settings = {name: value for name, value in settings.items() if name not in _LATER}
     told = {"settings": settings, "prompt": _form(config).prompt.id, "models": [_model(asker) for asker in askers]}
     if config.kind == "classifier":
-        from cm2.judge.run import fingerprint
-
         told["classifier"] = fingerprint(cast(str, config.classifier))
     return msgspec.json.encode(told, order="sorted").decode()
 

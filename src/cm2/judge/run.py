@@ -13,19 +13,17 @@ Dialogues that share an id are told apart by `Verdict.rollout`: empty for the fi
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
-import fsspec
 import msgspec
 
 from cm2.checklist import Checklist, Task
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
 from cm2.formats.jsonlines import parse
+from cm2.formats.origin import claim, fingerprint
 from cm2.formats.store import Store
 from cm2.judge.job import Job, Judged, judge_job, merged
 from cm2.judge.judge import AsyncJudge, Judge
@@ -39,7 +37,7 @@ from cm2.llm.request import Asker
 from cm2.policy import Policy, load_policy
 from cm2.verdict import Verdict
 
-__all__ = ["JudgeConfig", "Summary", "Tally", "claim", "fingerprint", "judge_file"]
+__all__ = ["JudgeConfig", "Summary", "Tally", "judge_file"]
 
 KEPT_PROBLEMS = 5
 Tasks = Iterable[tuple[int, Task]]
@@ -235,43 +233,3 @@ def _lent(config: JudgeConfig) -> dict[str, list[Checklist]]:
 def _fingerprints(config: JudgeConfig) -> dict[str, str]:
     paths = {"input": config.input, "checklists": config.checklists}
     return {name: fingerprint(path) for name, path in paths.items() if path is not None}
-
-
-def claim(output: str, source: dict[str, str], note: bool = True) -> None:
-    """Make sure that the store at `output` was begun on `source`; with `note`, begin it where it is still empty.
-
-    Looked at before the store is opened, because opening mends a torn last line and a file that is no store of ours
-    must not be touched; noted only under the store's lock, so that a second run cannot rename the input of the first.
-
-    Raises:
-        ConfigError: the store holds verdicts about another input, or about one that is not known.
-    """
-    store, beside = Path(output), Path(f"{output}.input.json")
-    if store.exists() and store.stat().st_size:
-        fix = f"give -o another name, or remove {store} and {beside} to judge anew"
-        try:
-            begun = msgspec.json.decode(beside.read_bytes())
-        except (FileNotFoundError, msgspec.DecodeError) as error:
-            raise ConfigError(f"{store} holds something, but {beside} does not say of which input", fix=fix) from error
-        if begun != source:
-            changed = ", ".join(sorted(key for key in {*source, *begun} if source.get(key) != begun.get(key)))
-            raise ConfigError(f"{store} holds verdicts about other data ({changed} changed)", fix=fix)
-    elif note:
-        draft = beside.with_name(f"{beside.name}.{os.getpid()}.tmp")
-        draft.write_bytes(msgspec.json.encode(source))
-        os.replace(draft, beside)
-
-
-def fingerprint(path: str) -> str:
-    """A digest of the content of a file, or of a folder's files by name. Fails with DataError where there is none."""
-    fs, root = fsspec.core.url_to_fs(path)
-    if not fs.exists(root):
-        raise DataError("there is no such file or folder", where=Where(file=path), fix="check the path")
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(fs.find(root)) if fs.isdir(root) else [root]:
-        if name != root:
-            digest.update(name[len(root) :].encode() + b"\0")
-        with fs.open(name, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

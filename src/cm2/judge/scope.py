@@ -72,11 +72,9 @@ class State(msgspec.Struct, frozen=True, dict=True):
                     yield t, s, response
 
     @cached_property
-    def facts(self) -> Any:
-        """The state as an expression reads it (`cm2.judge.expression`), made once for all of them."""
-        from cm2.judge.expression import facts  # not above: it decides on states
-
-        return facts(self)
+    def kept(self) -> dict[str, Any]:
+        """What its readers make of it once, by name: the same state is read by every item of a checklist."""
+        return {}
 
 
 class Whole(State, frozen=True, dict=True):

@@ -22,13 +22,13 @@ from msgspec.structs import replace
 
 from cm2 import check as forms
 from cm2.check import Check
-from cm2.checklist import Checklist, Item, validate
+from cm2.checklist import Checklist, Item
 from cm2.dialogue import Dialogue, Step, ToolCall, ToolResponse, Turn
 from cm2.errors import DataError
 from cm2.judge.checks import Decision, decide
 from cm2.judge.text import WORDS, clean, fold
 from cm2.label.counterexample import counterexamples
-from cm2.label.lint import STOCK, Failure, ItemReport
+from cm2.label.lint_report import STOCK, Failure, ItemReport, broken_rules
 from cm2.label.scramble import scramble
 from cm2.verdict import WHOLE
 
@@ -39,10 +39,7 @@ _COUNTED = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 
 def lint_whole(checklist: Checklist, dialogue: Dialogue) -> list[ItemReport]:
     """A report for every item of a checklist of the whole dialogue, one (item "") where it is wrong as a whole."""
-    broken: dict[str, list[Failure]] = {}
-    for violation in validate(checklist, dialogue):
-        test = "evidence" if violation.rule == "evidence" else "rules"
-        broken.setdefault(violation.item or "", []).append(Failure(test, f"{violation.rule}: {violation.message}"))
+    broken = broken_rules(checklist, dialogue)
     reports = []
     if "" in broken:
         reports.append(_report(dialogue, checklist, "", "checklist", ["rules"], broken[""]))

@@ -24,15 +24,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 
-from cm2.checklist import Checklist, Item, Task, validate
+from cm2.checklist import Checklist, Item, Task
 from cm2.credit.satisfaction import latch
 from cm2.dialogue import Dialogue, Step, Turn
 from cm2.errors import DataError
 from cm2.judge.checks import decide
 from cm2.label.counterexample import counterexamples, with_steps
+from cm2.label.effects_lint import lint_whole
+from cm2.label.lint_report import STOCK, Failure, ItemReport, broken_rules
 from cm2.verdict import WHOLE
 
 TESTS = (
@@ -47,35 +48,6 @@ TESTS = (
     "came_from",
 )
 VACUOUS: tuple[list[Step], ...] = ([], [Step()], [Step(reply="")], [Step(reply="Okay.")])
-STOCK: tuple[str, ...] = (
-    "Sure, I have taken care of that for you.",
-    "I'm sorry, but I can't help with that.",
-    "Could you please give me more details?",
-    "You're welcome! Is there anything else I can help you with?",
-    "Hello! How can I help you today?",
-)
-
-
-class Failure(msgspec.Struct):
-    """A test that an item fails, and what was seen."""
-
-    test: str
-    message: str
-
-
-class ItemReport(msgspec.Struct, omit_defaults=True):
-    """One item's result; `item` is "" for what concerns the whole checklist. `tests` are those that apply to it."""
-
-    dialogue: str
-    turn: int
-    item: str
-    ok: bool
-    tests: list[str]
-    kind: str = ""
-    variant: int = 0
-    line: int | None = None
-    unscored: bool = False
-    failures: list[Failure] = []
 
 
 def lint_task(task: Task, neighbour: Task | None = None) -> list[ItemReport]:
@@ -90,13 +62,8 @@ def lint_checklist(checklist: Checklist, task: Task, neighbour: Task | None = No
     """See `lint_task`; `checklist` need not be among the task's (a labeller tries one before it keeps it)."""
     dialogue, turn = task.dialogue, checklist.turn
     if turn == WHOLE:
-        from cm2.label.effects_lint import lint_whole  # it takes its tests' shape from here
-
         return lint_whole(checklist, dialogue)
-    broken: dict[str, list[Failure]] = {}
-    for violation in validate(checklist, dialogue):
-        test = "evidence" if violation.rule == "evidence" else "rules"
-        broken.setdefault(violation.item or "", []).append(Failure(test, f"{violation.rule}: {violation.message}"))
+    broken = broken_rules(checklist, dialogue)
     reports = []
     if "" in broken:
         reports.append(

@@ -13,7 +13,8 @@ from cm2.checklist import Task
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
 from cm2.formats.rows import RowWriter
-from cm2.label.lint import ItemReport, lint_task
+from cm2.label.lint import lint_task
+from cm2.label.lint_report import ItemReport
 
 BATCH = 32
 KEPT_PROBLEMS = 5

@@ -21,7 +21,8 @@ from cm2.errors import ConfigError, DataError, told
 from cm2.formats import Row, RowWriter, detect_format, read_row, read_rows, write_task
 from cm2.formats.tasks import AUTO
 from cm2.label.hybrid import HybridLabeler
-from cm2.label.label_run import SET_ASIDE, LabelConfig, LabelSummary, no_dialogue
+from cm2.label.label_config import SET_ASIDE, LabelConfig
+from cm2.label.label_summary import LabelSummary, no_dialogue
 from cm2.label.labelling import Lost, ModelLabelled
 from cm2.label.llm import LlmLabeler
 from cm2.label.reference import against
@@ -56,7 +57,7 @@ def label_with_model(
                     lost.write(row, labelled.lost)
                 summary.add_drafted(labelled)
             if not summary.dialogues and not summary.set_aside:
-                raise no_dialogue(config, summary)
+                raise no_dialogue(config.input, summary)
     return summary
 
 

@@ -18,7 +18,8 @@ from cm2.dialogue import Dialogue
 from cm2.label.asking import askings
 from cm2.label.candidate import Candidate, checklist_of
 from cm2.label.doings import doings
-from cm2.label.lint import ItemReport, lint_checklist
+from cm2.label.lint import lint_checklist
+from cm2.label.lint_report import ItemReport
 from cm2.label.reading import Reading
 from cm2.label.replies import replies
 

@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from cm2.checklist import Checklist, Item, Task, dependency_cycle
 from cm2.dialogue import Dialogue
 from cm2.label.draft import Draft, Fault, Key, Sheets
-from cm2.label.lint import Failure, ItemReport, lint_checklist
+from cm2.label.lint import lint_checklist
+from cm2.label.lint_report import Failure, ItemReport
 from cm2.label.wording import compound
 
 NO_CHECK = ""

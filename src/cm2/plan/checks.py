@@ -12,7 +12,7 @@ import msgspec
 
 from cm2.plan.plan import Plan, make_plan
 from cm2.plan.shape import Shape
-from cm2.train.rl import RlConfig
+from cm2.train.rl_config import RlConfig
 
 NEMO = "NeMo RL 0.4 performance summary, DGX-H100, GRPO on policy"
 PAPER = "arXiv 2602.12268: 64 GPUs, 680 h, about 1,000 updates at group 48"

@@ -17,7 +17,7 @@ from cm2.plan.setup import Engine, Setup, fitted
 from cm2.plan.shape import Shape
 from cm2.plan.speed import Times, times
 from cm2.train import settings
-from cm2.train.rl import RlConfig
+from cm2.train.rl_config import RlConfig
 
 JUDGE = "Qwen3-30B-A3B"
 """The paper's judge and simulator."""

@@ -12,7 +12,7 @@ from cm2.plan.constants import Constants
 from cm2.plan.devices import Device
 from cm2.plan.models import Dims
 from cm2.plan.shape import Shape
-from cm2.train.rl import RlConfig
+from cm2.train.rl_config import RlConfig
 
 Engine = Literal["local", "sharded"]
 

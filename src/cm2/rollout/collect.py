@@ -17,11 +17,11 @@ from cm2.checklist import Task
 from cm2.credit import Score, score
 from cm2.errors import ConfigError
 from cm2.formats import read_tasks
+from cm2.formats.origin import claim, fingerprint
 from cm2.formats.store import Store
 from cm2.judge import Judge
 from cm2.judge.judging import Judging
 from cm2.judge.make import identity
-from cm2.judge.run import claim, fingerprint
 from cm2.llm import Asker, ChatClient, Endpoint
 from cm2.rollout.agents import EndpointAgent
 from cm2.rollout.limits import Limits

@@ -82,7 +82,7 @@ def make_backend(config: ServeConfig) -> tuple[ChatTemplate, Backend]:
     Raises:
         ConfigError: the checkpoint cannot be loaded, or the named backend is not installed.
     """
-    from cm2.serve.outside import choose
+    from cm2.serve.choose import choose
 
     chosen = choose(config)
     if chosen is not None:

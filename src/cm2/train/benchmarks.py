@@ -32,6 +32,7 @@ from rich.console import Console
 
 from cm2.errors import CM2Error
 from cm2.formats.jsonlines import encode
+from cm2.formats.origin import fingerprint
 from cm2.harness.settings import Benchmark
 from cm2.train import space
 from cm2.train.benchmarking import AGENT, Benchmarking
@@ -142,7 +143,6 @@ class Benchmarks:
 
     def _evaluated(self, step: int, names: list[Benchmark]) -> list[Point]:
         from cm2.harness.serving import served
-        from cm2.judge.run import fingerprint
 
         place = self.run.folder / FOLDER / f"step-{step:05d}"
         scratch = self.run.folder / SCRATCH

@@ -20,6 +20,7 @@ import orjson
 from filelock import FileLock
 
 from cm2.errors import ConfigError, DataError, MissingExtra
+from cm2.formats.origin import fingerprint
 from cm2.rollout.template import CHAT_TEMPLATE, ChatTemplate, renders_tools
 from cm2.train.tokens import install, install_tokens, related_ids, starting_row
 
@@ -110,8 +111,6 @@ def model_digest(name_or_path: str) -> str:
     if name_or_path == NAME:
         return f"{NAME} {GGUF_SHA256[:12]} {LAYOUT}"
     if Path(name_or_path).is_dir():
-        from cm2.judge.run import fingerprint
-
         return fingerprint(name_or_path)
     return name_or_path
 

@@ -18,7 +18,7 @@ from cm2.train.grpo import Trainer
 from cm2.train.ppo import PpoTrainer
 from cm2.train.processes import Processes
 from cm2.train.progress import hush
-from cm2.train.rl import RlConfig
+from cm2.train.rl_config import RlConfig
 from cm2.train.runs import Run
 from cm2.train.trainer import multiplies_bf16
 

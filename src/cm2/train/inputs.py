@@ -6,7 +6,7 @@ address may change, what is behind it may not.
 
 from __future__ import annotations
 
-from cm2.judge.run import fingerprint
+from cm2.formats.origin import fingerprint
 from cm2.train.embedded import model_digest
 from cm2.train.feedback import Feedback
 from cm2.train.rl_config import RlConfig

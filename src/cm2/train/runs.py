@@ -47,7 +47,7 @@ class Run:
         folder: made where it does not exist.
         verb: the command ("sft", "rl").
         config: a Struct of all settings.
-        inputs: a digest per input (see `cm2.judge.run.fingerprint`), by name.
+        inputs: a digest per input (see `cm2.formats.origin.fingerprint`), by name.
         free: fields of `config` that may change between a run and its resumption, because no number depends on them.
 
     Attributes:

@@ -24,7 +24,7 @@ from cm2.train.loss import packed_loss, sparse_loss
 from cm2.train.masks import IGNORED, Example
 from cm2.train.processes import Processes
 from cm2.train.runs import Run
-from cm2.train.sft import SftConfig
+from cm2.train.sft_config import SftConfig
 
 
 class Trainer(Kept, SFTTrainer):
