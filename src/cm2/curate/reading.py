@@ -14,8 +14,8 @@ import msgspec
 
 from cm2.curate.finding import Findings
 from cm2.curate.wire import Data, Function, Message
-from cm2.formats.chat import loads
 from cm2.formats.content import CLOSE, OPEN
+from cm2.formats.json_text import loads
 from cm2.formats.jsonlines import encode, parse
 
 _LETTERS = {"system": "s", "developer": "s", "user": "u", "assistant": "a", "tool": "t", "function": "t"}

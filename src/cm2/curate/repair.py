@@ -12,8 +12,8 @@ from typing import Any
 
 from cm2.curate.tools import contents_of
 from cm2.errors import ConfigError
-from cm2.formats.chat import loads
 from cm2.formats.content import CLOSE, OPEN
+from cm2.formats.json_text import loads
 from cm2.formats.jsonlines import parse
 
 Value = dict[str, Any]

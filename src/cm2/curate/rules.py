@@ -16,8 +16,8 @@ from cm2.curate.profile import Profile
 from cm2.curate.reading import Reading
 from cm2.curate.tools import Tools
 from cm2.curate.wire import Message
-from cm2.formats.chat import loads
 from cm2.formats.content import CLOSE, OPEN
+from cm2.formats.json_text import loads
 
 _ORDER = re.compile(r"s*(?:u(?:ct*)*a)+")
 _ORDER_AFTER_GREETING = re.compile(r"s*a*(?:u(?:ct*)*a)+")

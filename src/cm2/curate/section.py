@@ -14,8 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from cm2.dialogue import Dialogue, Step
-from cm2.formats.chat import read_step
 from cm2.formats.content import CLOSE, OPEN
+from cm2.formats.message_read import read_step
 from cm2.formats.wire import same
 
 _FIELDS = ("reasoning_content", "reasoning")

@@ -15,7 +15,9 @@ from typing import Any
 
 from cm2.dialogue import Dialogue
 from cm2.errors import DataError, Where
-from cm2.formats.chat import Conversation, Style, loads, read_talk, write_messages
+from cm2.formats.chat import Conversation, read_talk, write_messages
+from cm2.formats.json_text import loads
+from cm2.formats.message_write import Style
 from cm2.formats.tools import read_tools, write_tools
 from cm2.formats.wire import CHECKLISTS, keep, named, read_id, restore, same
 

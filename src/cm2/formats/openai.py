@@ -10,7 +10,8 @@ from typing import Any
 
 from cm2.dialogue import Dialogue
 from cm2.errors import Where
-from cm2.formats.chat import Conversation, Style, read_talk, write_messages
+from cm2.formats.chat import Conversation, read_talk, write_messages
+from cm2.formats.message_write import Style
 from cm2.formats.tools import read_tools, write_tools
 from cm2.formats.wire import keep, read_id, restore, same
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cm2.dialogue import Tool
 from cm2.errors import DataError, Where
-from cm2.formats.chat import loads
+from cm2.formats.json_text import loads
 from cm2.formats.wire import named, same
 
 

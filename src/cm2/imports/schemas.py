@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from cm2.formats.chat import loads
+from cm2.formats.json_text import loads
 from cm2.formats.jsonlines import encode, parse
 from cm2.imports.notes import Notes, Place
 from cm2.imports.text import as_dict, as_list, unpacked

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from cm2.dialogue import ToolResponse
-from cm2.formats.chat import loads
+from cm2.formats.json_text import loads
 from cm2.formats.jsonlines import encode
 from cm2.imports.notes import Place
 from cm2.judge.values import is_error

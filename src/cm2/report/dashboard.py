@@ -17,90 +17,18 @@ from typing import Any
 import msgspec
 
 from cm2.errors import DataError, Where
-from cm2.report.page import Tile, compact, duration, fill
-from cm2.report.panels import Line, Panel, benchmark_panels, line_of, panel
+from cm2.report.dashboard_charts import Section, sections
+from cm2.report.dashboard_told import Raised, facts_of, headline_of, last_tenth, sessions_of, tiles_of, warnings
+from cm2.report.page import Tile, duration, fill
 from cm2.report.source import is_number
 from cm2.report.text import visible
-from cm2.train.alarms import Alarming, history
 from cm2.train.benchmarks import FILE as BENCHMARKS
-from cm2.train.benchmarks import Point, read_points
+from cm2.train.benchmarks import read_points
 from cm2.train.best import Look, read_looks
-from cm2.train.reproduce import FILE, Record, command_of, differences, read, shown
+from cm2.train.reproduce import FILE, command_of, read, shown
 
 QUIET = 600.0
 """Seconds without a step after which a run that has not finished is called silent."""
-_ROLES = ("run2", "run1", "run3", "run4", "run5", "run0")
-_SECTIONS: tuple[tuple[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]], ...] = (
-    (
-        "Policy",
-        (
-            ("entropy", (("entropy", "entropy"),)),
-            ("KL to the start", (("kl", "KL"),)),
-            ("clipped share", (("clip_ratio", "clipped"),)),
-            ("gradient norm", (("grad_norm", "gradient norm"),)),
-            ("loss", (("loss", "loss"),)),
-            ("learning rate", (("lr", "learning rate"),)),
-        ),
-    ),
-    (
-        "Length and format",
-        (
-            ("tokens a rollout", (("length", "tokens"),)),
-            ("steps a rollout", (("steps", "steps"),)),
-            ("cut off at a limit", (("truncated_share", "share"),)),
-            ("calls that do not parse", (("malformed", "share"),)),
-        ),
-    ),
-    (
-        "Judging",
-        (
-            ("items unscored", (("unscored", "share"),)),
-            ("failed rollouts", (("failures", "rollouts"),)),
-            ("agreement with the gold judge", (("judge_agreement", "share"),)),
-            ("training and gold judge", (("gold_training", "training"), ("gold_reward", "gold"))),
-            ("paid and held-out items", (("hold_out_training", "paid"), ("hold_out_reward", "held out"))),
-            ("canaries answered wrongly", (("canary_rate", "must stay no"), ("given_rate", "must be yes"))),
-        ),
-    ),
-    (
-        "Signal",
-        (
-            ("dead groups", (("dead_groups", "share"),)),
-            ("deviation of rewards", (("reward_std", "deviation"),)),
-            ("groups stopped early", (("groups_stopped_early", "groups"),)),
-        ),
-    ),
-    (
-        "Speed",
-        (
-            ("seconds a step", (("seconds", "step"), ("seconds_rollout", "rollouts"), ("seconds_judge", "judging"))),
-            ("tokens generated", (("tokens_generated", "tokens"),)),
-            ("tokens computed in training", (("tokens_trained", "tokens"),)),
-        ),
-    ),
-)  # fmt: skip
-_TOLD = {metric for _, panels in _SECTIONS for _, lines in panels for metric, _ in lines}
-_ELSEWHERE = {
-    *("step", "reward", "strict_pass", "outcome", "rollouts", "groups_without_signal", "truncated", "generation"),
-    *("probe", "tokens_shown", "best_step"),
-}
-
-
-class Raised(msgspec.Struct):
-    """An alarm, as the page shows it."""
-
-    step: int
-    sign: str
-    reason: str
-    recorded: bool
-    """The run said it; else the report saw it."""
-
-
-class Section(msgspec.Struct):
-    """Charts that belong together."""
-
-    name: str
-    panels: list[Panel]
 
 
 class Dashboard(msgspec.Struct, kw_only=True):
@@ -157,7 +85,7 @@ def write_dashboard(folder: Path, output: Path | None = None) -> tuple[Dashboard
     draft = output.with_name(f".{output.name}.tmp")
     draft.write_bytes(html)
     draft.replace(output)
-    latest = {name: _latest(rows, name) for name in ("reward", "strict_pass", "outcome", "entropy", "kl")}
+    latest = {name: last_tenth(rows, name) for name in ("reward", "strict_pass", "outcome", "entropy", "kl")}
     summary = Summary(
         output=str(output),
         run=str(folder),
@@ -193,15 +121,15 @@ def build(folder: Path) -> tuple[Dashboard, list[dict[str, Any]]]:
     page = Dashboard(
         name=visible(folder.resolve().name),
         state=state,
-        headline=_headline(rows, found, best, state),
-        tiles=_tiles(rows, looks, best, config, state),
+        headline=headline_of(rows, found, best, state),
+        tiles=tiles_of(rows, looks, best, config, state),
         warnings=found,
         sections=sections(rows, looks, marks, read_points(folder / BENCHMARKS)),
         looks=looks,
         best=best,
         command=visible(shown(command_of(folder))) if record else "",
-        sessions=_sessions(record),
-        facts=_facts(record),
+        sessions=sessions_of(record),
+        facts=facts_of(record),
         settings=[(visible(name), visible(value)) for name, value in config.items()],
         problems=problems if record else [*problems, f"no {FILE}: the run was made by an earlier version"],
     )
@@ -218,71 +146,6 @@ def derived(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if is_number(row.get("truncated")):
                 row.setdefault("truncated_share", row["truncated"] / rollouts)
     return rows
-
-
-def warnings(rows: Sequence[dict[str, Any]], config: dict[str, Any]) -> list[Raised]:
-    """What was put on record, and what the numbers give when one looks now, newest first."""
-    found, said = [], set()
-    for row in rows:
-        for reason in filter(None, str(row.get("alarm") or "").split("; ")):
-            sign, _, rest = reason.partition(": ")
-            known = sign in ("reward", "collapse", "kl", "length", "format", "gaming", "heldout")
-            found.append(Raised(int(row["step"]), sign if known else "judge", visible(rest if known else reason), True))
-            said.add((int(row["step"]), sign))
-    names = [name for name in Alarming.__struct_fields__ if f"alarms.{name}" in config]
-    alarming = msgspec.convert({name: config[f"alarms.{name}"] for name in names}, Alarming)
-    moving = config.get("gate", "ends") != "ends" and bool(config.get("curriculum"))
-    for alarm in history(rows, alarming, moving):
-        if (alarm.step, alarm.sign) not in said:
-            found.append(Raised(alarm.step, alarm.sign, alarm.reason, False))
-    return sorted(found, key=lambda one: -one.step)
-
-
-def sections(
-    rows: Sequence[dict[str, Any]], looks: Sequence[Look], marks: Sequence[float], points: Sequence[Point] = ()
-) -> list[Section]:
-    """All charts, those first that say most."""
-
-    def drawn(title: str, lines: Sequence[tuple[str, str]]) -> Panel | None:
-        return panel(title, [line_of(rows, metric, name, role) for (metric, name), role in zip(lines, _ROLES)], marks)  # noqa: B905
-
-    def small(prefix: str) -> list[Panel | None]:
-        names = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
-        return [drawn(name.removeprefix(prefix), [(name, name.removeprefix(prefix))]) for name in names]
-
-    reward = [
-        drawn("training reward", [("reward", "reward"), ("strict_pass", "strict pass"), ("outcome", "true outcome")]),
-        _heldout(looks, marks),
-    ]
-    known = {name for row in rows for name, value in row.items() if is_number(value)}
-    others = sorted(
-        name
-        for name in known - _TOLD - _ELSEWHERE
-        if not name.startswith(
-            ("seconds", "benchmark/", "duty/", "domain/", "heldout_", "llm_", "gold_", "canar", "given")
-        )
-    )
-    wanted: list[tuple[str, list[Panel | None]]] = [
-        ("Reward", reward),
-        ("Benchmarks", benchmark_panels(points, marks)),
-        ("Reward by duty", small("duty/")),
-        ("Reward by domain", small("domain/")),
-        *((name, [drawn(title, lines) for title, lines in panels]) for name, panels in _SECTIONS),
-        ("Other numbers", [drawn(name.replace("_", " "), [(name, name)]) for name in others]),
-    ]
-    filled = [(name, [one for one in panels if one is not None]) for name, panels in wanted]
-    return [Section(name, panels) for name, panels in filled if panels]
-
-
-def _heldout(looks: Sequence[Look], marks: Sequence[float]) -> Panel | None:
-    if not looks:
-        return None
-    line = Line(
-        "held-out reward", "run2", [float(one.step) for one in looks], [one.reward for one in looks],
-        [one.reward if one.low is None else one.low for one in looks],
-        [one.reward if one.high is None else one.high for one in looks],
-    )  # fmt: skip
-    return panel("held-out reward", [line], marks, f"mean of {len(looks[-1].tasks)} tasks with its 95 % interval")
 
 
 def _rows(file: Path, problems: list[str]) -> list[dict[str, Any]]:
@@ -306,86 +169,5 @@ def _state(folder: Path, rows: Sequence[dict[str, Any]], config: dict[str, Any])
         return "finished"
     ago = max(0.0, time.time() - (folder / "metrics.jsonl").stat().st_mtime)
     last = f"step {int(rows[-1]['step'])} of {config['updates']}" if config.get("updates") else f"step {len(rows)}"
-    usual = _latest(rows, "seconds") or 0.0
+    usual = last_tenth(rows, "seconds") or 0.0
     return f"{'silent' if ago > max(QUIET, 5 * usual) else 'running'}: {last}, {duration(ago)} ago"
-
-
-def _headline(rows: Sequence[dict[str, Any]], found: Sequence[Raised], best: Look | None, state: str) -> str:
-    first, last = _earliest(rows, "reward"), _latest(rows, "reward")
-    told = "" if first is None or last is None else f"Reward {first:.3f} → {last:.3f} in {len(rows)} steps"
-    if best is not None:
-        told += f"; best on held-out tasks: {'the start' if best.step == 0 else f'step {best.step}'}, {best.reward:.3f}"
-    if found:
-        latest = max(one.step for one in found)
-        told += f"; {len(found)} alarm{'s' if len(found) > 1 else ''}, the last at step {latest}"
-    else:
-        told += "; no alarm"
-    return told or state
-
-
-def _tiles(
-    rows: Sequence[dict[str, Any]], looks: Sequence[Look], best: Look | None, config: dict[str, Any], state: str
-) -> list[Tile]:
-    tiles = []
-    for metric, label in (
-        ("reward", "training reward"),
-        ("strict_pass", "strict pass"),
-        ("outcome", "true outcome"),
-        ("entropy", "entropy"),
-        ("kl", "KL to the start"),
-        ("unscored", "items unscored"),
-        ("dead_groups", "dead groups"),
-        ("length", "tokens a rollout"),
-    ):
-        first, last = _earliest(rows, metric), _latest(rows, metric)
-        if first is not None and last is not None:
-            digits = 0 if metric == "length" else 3
-            tiles.append(Tile(label, f"{last:.{digits}f}", last, f"from {first:.{digits}f}"))
-    if best is not None:
-        start = looks[0]
-        note = f"step {best.step}" if best.step else "the start: nothing was better beyond noise"
-        note += f", start {start.reward:.3f}, last {looks[-1].reward:.3f}"
-        tiles.insert(min(3, len(tiles)), Tile("best held-out reward", f"{best.reward:.3f}", best.reward, note))
-    seconds = sum(float(row["seconds"]) for row in rows if is_number(row.get("seconds")))
-    tokens = sum(row["tokens_generated"] for row in rows if is_number(row.get("tokens_generated")))
-    note = f"{compact(tokens)} tokens generated" if tokens else "training"
-    if not state.startswith("finished") and config.get("updates") and rows:
-        left = max(0, int(config["updates"]) - int(rows[-1]["step"])) * seconds / len(rows)
-        note += f"; about {duration(left)} left"
-    tiles.append(Tile("time", duration(seconds), seconds, note))
-    return tiles
-
-
-def _earliest(rows: Sequence[dict[str, Any]], metric: str) -> float | None:
-    known = [float(row[metric]) for row in rows if is_number(row.get(metric))]
-    part = known[: max(1, len(known) // 10)]
-    return sum(part) / len(part) if part else None
-
-
-def _latest(rows: Sequence[dict[str, Any]], metric: str) -> float | None:
-    known = [float(row[metric]) for row in rows if is_number(row.get(metric))]
-    part = known[-max(1, len(known) // 10) :]
-    return sum(part) / len(part) if part else None
-
-
-def _sessions(record: Record | None) -> list[tuple[str, str, str]]:
-    if record is None:
-        return []
-    return [
-        (
-            visible(one.began),
-            f"from step {one.resumed_from}" if one.resumed_from else "from the start",
-            visible("; ".join(differences(record.first, one))) if one is not record.first else "",
-        )
-        for one in record.sessions
-    ]
-
-
-def _facts(record: Record | None) -> list[tuple[str, str]]:
-    if record is None or not record.sessions:
-        return []
-    parts = [("settings", record.config_hash), *((f"input {name}", value) for name, value in record.inputs.items())]
-    parts += [(f"seed {name}", str(value)) for name, value in record.seeds.items()]
-    for group in (record.first.versions, record.first.machine, record.first.environment):
-        parts += list(group.items())
-    return [(visible(name), visible(value)) for name, value in parts]

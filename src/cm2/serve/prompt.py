@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cm2.rollout.environment import assistant_message
+from cm2.rollout.messages import assistant_message
 from cm2.rollout.template import ChatTemplate, parse
 from cm2.serve.ask import Ask
 from cm2.serve.config import Thinking

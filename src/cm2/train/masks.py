@@ -15,7 +15,7 @@ import numpy as np
 
 from cm2.dialogue import Dialogue, Step
 from cm2.errors import ConfigError
-from cm2.rollout.environment import assistant_message, opening_messages, tool_message
+from cm2.rollout.messages import assistant_message, opening_messages, tool_message
 from cm2.rollout.template import ChatTemplate
 from cm2.rollout.trace import Segment
 
