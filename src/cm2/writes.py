@@ -17,20 +17,22 @@ from cm2.dialogue import Tool
 
 _DOING = frozenset(
     """accept activate add adjust allocate allow append apply approve archive assign authorize ban block book buy call
-    cancel change charge checkin checkout claim clear close commit complete confirm connect create deactivate decline
-    decrease delete deny deploy deposit disable disconnect discard dispatch donate drop edit enable end escalate
-    exchange execute extend file finalize finish flag forward give grant hire increase initiate insert install invite
-    issue join kill leave lend like link lock log login logout mail make mark merge modify move mute open order park
-    pause pay pick place play post power print publish purchase put reactivate rebook record redeem refill refund
-    register reject release remove rename renew rent replace reply report request reschedule reserve reset resolve
-    restart restore resume return revoke ride rsvp save schedule sell send set share ship sign skip start stop store
-    submit subscribe swap switch tag text top transfer trigger turn uninstall unlock unmute unsubscribe update upgrade
-    upload use waive wire withdraw write""".split()  # noqa: SIM905
+    cancel change charge checkin checkout claim clean cleanup clear close comment commit complete confirm connect cp
+    create deactivate decline decrease delete deny deploy deposit disable discard disconnect dispatch donate drop
+    edit email enable end erase escalate exchange execute extend file fill finalize finish flag follow forward fund
+    give grant hire increase initiate insert install invite issue join kill leave lend like link lock log login
+    logout mail make mark merge mkdir modify move mute mv open order park pause pay pick pin place play post power
+    press print publish purchase put reactivate rebook record redeem refill refuel refund register reject release
+    remove rename renew rent reorder replace reply report request reschedule reserve reset resolve restart restore
+    resume return retweet revoke ride rm rmdir rsvp save schedule sell send set share ship sign skip start stop store
+    submit subscribe swap switch tag text top touch transfer trigger turn unarchive unfollow uninstall unlock unmute
+    unpark unpin unsubscribe update upgrade upload use waive wipe wire withdraw write""".split()  # noqa: SIM905
 )
 # Verbs of doing that are as often nouns.
 _NOUNS = frozenset(
     """book order schedule report request post play return change record transfer mail text log call file place share
-    store like link sign ship top ride power print charge exchange claim use end start drop park leave flag""".split()  # noqa: SIM905
+    store like link sign ship top ride power print charge exchange claim use end start drop park leave flag comment
+    email fund pin press touch""".split()  # noqa: SIM905
 )
 _LOOKING = frozenset(
     """analyze ask browse calculate check classify compare compute convert count describe detect determine discover

@@ -12,8 +12,8 @@ from label_builders import failing, label
 
 from cm2.dialogue import Dialogue, Step
 from cm2.label.lint import lint_task
-from cm2.label.writes import changes_state
 from cm2.worlds import MakeConfig, make
+from cm2.writes import changes_state
 
 COUNT = 32
 

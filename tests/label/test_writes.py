@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cm2.dialogue import Tool
-from cm2.label.writes import Mode, changes_state, mode, verb_kind, words
+from cm2.writes import Mode, changes_state, mode, verb_kind, words
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from cm2.label.writes import Mode, changes_state, mode, verb_kind, words
     [
         *("book_hotel", "cancelReservation", "AddAlarm", "Hotels_1_ReserveHotel", "send_email", "finish_order"),
         *("update_order_item", "TransferMoney", "set_thermostat", "createInvoice", "AppointmentRegistration"),
-        *("room_booking", "unsubscribe"),
+        *("room_booking", "unsubscribe", "mv", "rmdir", "touch", "fillFuelTank", "press_key", "unfollow_user"),
     ],
 )
 def test_a_verb_of_doing_changes_state(name):
@@ -25,6 +25,7 @@ def test_a_verb_of_doing_changes_state(name):
     [
         *("get_order", "search_books", "list_bookings", "GetAlarms", "find_flights", "check_availability"),
         *("get_order_details", "QueryRegistration", "show_menu", "weather", "book_search", "order_status"),
+        *("email_get_details", "comment_list", "get_touch_points", "pin_status"),
     ],
 )
 def test_a_verb_of_looking_does_not_even_beside_a_noun_that_looks_like_doing(name):

@@ -10,8 +10,8 @@ from cm2.dialogue import Dialogue
 from cm2.judge.checks import states
 from cm2.judge.statement import statement
 from cm2.judge.values import is_error
-from cm2.label.writes import changes_state
 from cm2.worlds import PROFILES, UNSEEN, MakeConfig, domains_of, make
+from cm2.writes import changes_state
 
 NAMES = list(PROFILES["full"])
 VERIFIES = {

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from cm2.cli.main import _register, app
 from cm2.errors import ConfigError
 from cm2.formats import read_tasks
-from cm2.label.writes import changes_state
 from cm2.worlds import PROFILES, UNSEEN, MakeConfig, domains_of, make
 from cm2.worlds.file import make_file
 from cm2.worlds.make import split_of
+from cm2.writes import changes_state
 
 ALL = [(profile, name) for profile, domains in PROFILES.items() for name in domains]
 

@@ -29,7 +29,7 @@ from cm2.judge.values import argument, equal, is_number, leaves, member
 from cm2.label.heard import FLAGS, Heard, content_words, spellings
 from cm2.label.paths import Leaf, chosen, scalars, wide
 from cm2.label.sources import Origin, Source, Sources
-from cm2.label.writes import mode, words
+from cm2.writes import mode, words
 
 MOST = 8
 """More matched arguments than this make a check nobody can read; the first ones are kept."""

@@ -19,7 +19,7 @@ from cm2.label.forbidden import forbidden, in_words, not_called
 from cm2.label.heard import FLAGS, content_words, names
 from cm2.label.phrases import label, listed, quote
 from cm2.label.reading import Deed, Reading
-from cm2.label.writes import words
+from cm2.writes import words
 
 QUESTION, CONFIRMATION, REFUSAL, NO_WRITE = 2.0, 2.0, 3.0, 1.0
 SHORT_ANSWER = 12

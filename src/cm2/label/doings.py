@@ -8,7 +8,7 @@ from cm2.label.arguments import Wanted
 from cm2.label.candidate import ANSWER, CALLS, Candidate
 from cm2.label.phrases import article, label, label_of, quote, the_argument, tolerance, with_arguments
 from cm2.label.reading import Deed, Reading
-from cm2.label.writes import mode
+from cm2.writes import mode
 
 WRITE, LOOKUP, RETURNED = 3.0, 1.0, 0.5
 

@@ -23,7 +23,7 @@ from cm2.label.named import Named
 from cm2.label.phrases import quote, with_arguments
 from cm2.label.reading import Reading
 from cm2.label.sources import Source
-from cm2.label.writes import words
+from cm2.writes import words
 
 LESSER, LESSER_ALONE = 5, 3
 """So many minor items beside changes, and beside none: together they weigh less than a wrong outcome costs."""

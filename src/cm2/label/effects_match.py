@@ -33,7 +33,7 @@ from cm2.label.effects_net import Effect, is_minted
 from cm2.label.heard import Heard, spellings
 from cm2.label.paths import wide
 from cm2.label.sources import Source, Sources
-from cm2.label.writes import words
+from cm2.writes import words
 
 Ids = Literal["same", "origin"]
 CENTS = 0.01

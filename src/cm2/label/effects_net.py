@@ -1,6 +1,6 @@
 """Net effects: what a reference changed in the end, read from its calls.
 
-An effect is a call that changes state (`cm2.label.writes`), was well-formed and was not refused. Attempts that failed
+An effect is a call that changes state (`cm2.writes`), was well-formed and was not refused. Attempts that failed
 and look-ups are no effects. Of those, some do not last:
 
 - a *setting* (update, modify, assign …) that a later one of the same thing replaces, or its opposite undoes (lock,
@@ -23,7 +23,7 @@ from cm2.dialogue import Dialogue, Tool
 from cm2.judge.values import equal, scalar_text, walk
 from cm2.label.arguments import is_reference
 from cm2.label.sources import Source
-from cm2.label.writes import changes_state, mode, words
+from cm2.writes import changes_state, mode, words
 
 _SETTING = frozenset(
     """update set modify change edit adjust rename move reschedule assign mark replace switch activate deactivate enable

@@ -22,7 +22,7 @@ from cm2.label.arguments import is_reference
 from cm2.label.heard import FLAGS, STOPWORDS, Heard, content_words, moment_kind
 from cm2.label.paths import Leaf, chosen, exact, literal, wide
 from cm2.label.sources import Source, Sources
-from cm2.label.writes import words
+from cm2.writes import words
 
 _INQUIRY = re.compile(
     r"\b(?:tell|give|what|which|how|when|where|who|know|show|say|list|read|state|report|need|is|are)\b([^.?!]*)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cm2.check import Check, NotCalled, OneOf
 from cm2.label.phrases import label, listed, shown
 from cm2.label.reading import Deed, Reading
-from cm2.label.writes import changes_state, mode, words
+from cm2.writes import changes_state, mode, words
 
 MOST = 6
 _PEOPLE = frozenset("human humans agent agents operator representative person".split())  # noqa: SIM905

@@ -16,7 +16,7 @@ from cm2.judge import moments
 from cm2.judge.statement import Statement, number_of, statement
 from cm2.judge.text import fold, holds
 from cm2.judge.values import is_number, scalar_text
-from cm2.label.writes import words
+from cm2.writes import words
 
 FLAGS = frozenset({"true", "false", "yes", "no"})
 # Words that say nothing about a subject.

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from cm2.judge.values import equal, is_number, search
-from cm2.label.writes import words
+from cm2.writes import words
 
 Key = str | int
 Named = Callable[[Any, str], bool]

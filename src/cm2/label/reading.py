@@ -16,7 +16,7 @@ from cm2.label.facts import Facts, Stated
 from cm2.label.heard import Heard
 from cm2.label.paths import Leaf
 from cm2.label.sources import Source, Sources
-from cm2.label.writes import changes_state, words
+from cm2.writes import changes_state, words
 
 _SETTING = frozenset("update set modify change edit adjust".split())  # noqa: SIM905
 

@@ -15,7 +15,7 @@ from cm2.label.facts import Stated
 from cm2.label.forbidden import forbidden, in_words
 from cm2.label.phrases import label_of, listed, quote, shown, with_arguments
 from cm2.label.reading import Deed, Reading
-from cm2.label.writes import mode
+from cm2.writes import mode
 
 MOST_FACTS = 5
 MOST_PROSE = 2

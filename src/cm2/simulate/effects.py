@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cm2.dialogue import Dialogue, ToolCall, ToolResponse
 from cm2.judge.values import is_error
-from cm2.label.writes import changes_state
+from cm2.writes import changes_state
 
 Writes = Callable[[ToolCall], bool]
 

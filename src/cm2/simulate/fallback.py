@@ -27,10 +27,10 @@ import msgspec
 from cm2.dialogue import Dialogue, ToolCall, ToolResponse
 from cm2.judge.text import fold
 from cm2.judge.values import is_error, is_number, scalar_text, walk
-from cm2.label.writes import mode
 from cm2.simulate.examples import Example, about_the_same, emptied, examples_of, filtered, is_listing
 from cm2.simulate.mint import Mint, is_id_name
 from cm2.simulate.replay import Context, Recordings, call_key
+from cm2.writes import mode
 
 _ALNUM = re.compile(r"[^0-9a-z]+")
 _MESSAGE_KEYS = ("error", "message", "exception", "detail", "details", "reason", "msg")
