@@ -19,7 +19,7 @@ from cm2.errors import told
 from cm2.judge import ChecksJudge, Judge
 from cm2.judge.judge import during
 from cm2.llm import BudgetReached, ProviderError
-from cm2.rollout.agents import Agent
+from cm2.rollout.agents import Action, Agent
 from cm2.rollout.environment import Environment
 from cm2.rollout.limits import Limits
 from cm2.rollout.trace import Failure, Rollout
@@ -162,6 +162,10 @@ async def _run(
             fatal = isinstance(error, ProviderError) and error.fatal
             environment.fail("provider", told(error), fatal=fatal)
             break
+        if not isinstance(action, Action):
+            raise TypeError(
+                f"{agent.name}.act gave {type(action).__name__}: wrap the step, cm2.rollout.agents.Action(step)"
+            )
         number += 1
         prompt_tokens += action.prompt_tokens
         await environment.feed_async(action.step, tokens=action.tokens, truncated=action.truncated)
