@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -68,7 +68,7 @@ class Checklist(msgspec.Struct, omit_defaults=True):
     judged once, when it is over. They diagnose; rewards are made of the turns' own.
     """
 
-    turn: int
+    turn: Annotated[int, msgspec.Meta(ge=WHOLE)]
     items: list[Item]
     variant: int = 0
     labeler: str = ""

@@ -108,6 +108,12 @@ def test_wrong_use_exits_2_with_a_sentence(capsys, argv):
     assert code == 2 and err.startswith("cm2: ") and "Traceback" not in err
 
 
+@pytest.mark.parametrize("argv", [[], ["worlds"], ["audit"]])
+def test_a_command_without_a_verb_prints_the_help_and_a_sentence(capsys, argv):
+    code, out, err = run(capsys, *argv)
+    assert code == 2 and "Usage:" in out + err and "cm2: Name a command." in err
+
+
 def test_two_runs_on_one_output_are_kept_apart(capsys, tmp_path, made):
     lock = lock_output(str(tmp_path / "kept.jsonl"))
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from row_builders import openai
+from row_builders import TOOL, call, openai
 
 from cm2.curate import make_profile
 from cm2.curate.check import Checker
@@ -90,6 +90,22 @@ def test_the_second_of_two_rows_is_flagged_by_id_and_by_content():
     assert flags(openai(id="d2"), checker) == ["duplicate_dialogue"]
     other = said(1, "Another wish.")
     assert flags(other, checker) == ["duplicate_id"]
+
+
+def test_dialogues_that_call_another_tool_or_divide_their_text_otherwise_are_no_twins():
+    checker = Checker(make_profile())
+    twin = {**TOOL, "function": {**TOOL["function"], "name": "hold", "description": "Hold a table"}}
+    asked = {"messages": openai()["messages"], "tools": [TOOL, twin]}
+    assert flags(openai(**asked), checker) == []
+    asked["messages"][2] = {**asked["messages"][2], "tool_calls": [call("hold")]}
+    assert flags(openai(id="d2", **asked), checker) == []
+    assert flags(openai(id="d3", **asked), checker) == ["duplicate_dialogue"]
+
+    def two(first: str, second: str) -> list[dict]:
+        return [{"role": "user", "content": first}, {"role": "assistant", "content": second}]
+
+    assert flags(openai(id="d4", messages=two("a\nb", "c")), checker) == []
+    assert flags(openai(id="d5", messages=two("a", "b\nc")), checker) == []
 
 
 def test_a_text_that_is_not_utf8_is_not_read():

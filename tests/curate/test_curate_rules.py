@@ -439,6 +439,18 @@ def test_absurd_sizes_are_refused_and_odd_ones_flagged():
     assert "limit" in rules(with_content(3, "[" * 20_000 + "]" * 20_000))
 
 
+def test_arguments_nested_absurdly_deep_are_refused():
+    def nested(depth: int) -> str:
+        return f'{{"place": "Roma", "when": {{"day": "[[[[{{{{", "a": {"[" * depth}{"]" * depth}}}}}'
+
+    assert rules(with_call(nested(500))) == set()
+    assert rules(with_call(json.loads(nested(500)))) == set()
+    found = check_row(with_call(nested(511)), PUBLISHED).violations
+    assert [(f.rule, f.path) for f in found] == [("limit", "messages[2].tool_calls[0].function.arguments")]
+    assert "513 deep; at most 512" in found[0].message
+    assert rules(with_call(json.loads(nested(511)))) == {"limit"}
+
+
 def test_a_value_nested_beyond_reading_is_no_crash():
     deep: list = []
     for _ in range(3_000):

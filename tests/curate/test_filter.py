@@ -15,6 +15,7 @@ from row_builders import nemotron, openai, silent
 from cm2.cli.main import main
 from cm2.curate import FilterConfig, filter_file
 from cm2.errors import ConfigError, DataError
+from cm2.formats import read_tasks
 from cm2.formats.rows import RowWriter
 
 
@@ -160,6 +161,68 @@ def test_wrong_use_exits_2(tmp_path, capsys, wrong):
     with pytest.raises(SystemExit) as stop:
         main(["filter", made.input, "-o", made.output, "--rejected", made.rejected, *wrong])
     assert stop.value.code == 2 and "no " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--passes=low:2", "--set-aside=x.jsonl", "--model=m", "--budget=1"])
+def test_what_only_a_model_needs_is_refused_without_one(tmp_path, capsys, flag):
+    made = config(tmp_path, lines(openai()))
+    with pytest.raises(SystemExit) as stop:
+        main(["filter", made.input, "-o", made.output, "--rejected", made.rejected, flag])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2 and flag.partition("=")[0] in told and "add --llm" in told
+    assert not (tmp_path / "kept.jsonl").exists()
+
+
+LONG = b"9" * 5_000
+
+
+def test_what_no_later_verb_can_read_is_rejected_with_its_place(tmp_path):
+    item = {"id": "C0", "focus_on": "tool.content", "question": "q?", "pass_condition": "p", "weight": 1.0}
+    rows = [
+        openai(id=True),
+        openai(id=[1]),
+        {**nemotron(), "uuid": {"a": 1}},
+        openai(messages=[{**m, "content": 5} if m["role"] == "tool" else m for m in openai()["messages"]]),
+        openai(messages=[{**m, "content": False} if m["role"] == "tool" else m for m in openai()["messages"]]),
+        json.dumps(openai(source="LONG")).encode().replace(b'"LONG"', LONG),
+        openai(checklists="none"),
+        openai(checklists=[{"turn": -5, "items": [item]}]),
+        openai(checklists=[{"turn": 0, "items": [{**item, "dependson": []}]}]),
+        {**silent(), "tools": 3, "messages": silent()["messages"][:2] + silent()["messages"][-1:]},
+        {**nemotron(), "messages": silent()["messages"][:2] + silent()["messages"][-1:], "metadata": "{broken"},
+    ]
+    good = [
+        openai(id="a", uuid=True),
+        openai(id=1.5),
+        openai(id="b", checklists=[{"turn": 0, "items": [item]}]),
+        openai(id="c", checklists=None),
+        json.dumps(openai(id="d", source="LONG")).encode().replace(b"LONG", LONG),
+        openai(
+            id="e", messages=[{**m, "content": {"a": 1}} if m["role"] == "tool" else m for m in openai()["messages"]]
+        ),
+        {**nemotron(), "metadata": {"tools": openai()["tools"]}},
+    ]
+    summary = filter_file(config(tmp_path, lines(*rows, *good)))
+    told = rejected(tmp_path)
+    assert [(row["line"], [(v["rule"], v["path"]) for v in row["violations"]]) for row in told] == [
+        (1, [("structure", "id")]),
+        (2, [("structure", "id")]),
+        (3, [("structure", "uuid")]),
+        (4, [("structure", "messages[3].content")]),
+        (5, [("structure", "messages[3].content")]),
+        (6, [("parse", "")]),
+        (7, [("structure", "checklists")]),
+        (8, [("structure", "checklists[0].turn")]),
+        (9, [("structure", "checklists[0].items[0]")]),
+        (10, [("structure", "tools")]),
+        (11, [("structure", "tools")]),
+    ]
+    assert summary.kept == len(good)
+    unread: list = []
+    assert len(list(read_tasks(tmp_path / "kept.jsonl", on_error=unread.append))) == len(good) and not unread
+    (tmp_path / "bad.jsonl").write_bytes(lines(openai(), *rows))
+    list(read_tasks(tmp_path / "bad.jsonl", on_error=unread.append))
+    assert len(unread) == len(rows)  # and nothing is rejected that they could read
 
 
 KILLED = """

@@ -386,7 +386,7 @@ def test_wrong_recipes_are_refused_when_they_are_loaded(change, told):
 
 def test_sizes_and_paths_are_checked(tmp_path):
     assert [split.count for split in with_sizes(three(), "sft=7, rl=all")] == [7, None, 5]
-    for wrong in ("sft", "sft=x", "nope=3", "sft=-1"):
+    for wrong in ("sft", "sft=x", "nope=3", "sft=-1", "sft=3,sft=4"):
         with pytest.raises(ConfigError):
             with_sizes(three(), wrong)
     with pytest.raises(ConfigError):

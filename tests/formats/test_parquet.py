@@ -87,6 +87,41 @@ def test_a_file_that_another_program_wrote_is_read(tmp_path):
         ]
 
 
+def test_fields_that_a_struct_was_filled_with_are_not_there():
+    """One row's schema does not give its fields to another's; nulls of lists and whole columns stay."""
+    get = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
+    ping = {"type": "object", "properties": {"loud": {"type": "boolean", "enum": [True, None]}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "get", "arguments": {"id": "A1"}}}
+    tools = [{"name": name, "parameters": parameters} for name, parameters in (("get", get), ("ping", ping))]
+    rows = [
+        {
+            "id": "a",
+            "tools": tools,
+            "messages": [user(), {"role": "assistant", "tool_calls": [call]}, None],
+            "note": None,
+        },
+        {"id": "b", "tools": [tools[1]], "messages": [user()], "note": {"x": None, "y": {"z": 1}}},
+        {"id": "c", "tools": [], "messages": [user(), {"role": "assistant", "content": None}], "note": {"x": 1}},
+    ]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    rows[1]["note"] = {"y": {"z": 1}}
+    rows[2]["messages"][1] = {"role": "assistant"}
+    assert [value for _, value in read_parquet(io.BytesIO(file.getvalue()), "f")] == rows
+
+
+def test_a_null_in_json_text_is_kept():
+    rows = [{"tools": [{"name": "f", "default": None}]}, {"tools": [{"name": "g"}], "messages": [say(None)]}]
+    assert back(rows) == rows
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_row_that_is_json_but_not_read_comes_back_as_its_text(first):
+    text = b'{"id": "x", "n": ' + b"7" * 5000 + b"}"
+    rows = [text, {"id": "a"}] if first else [{"id": "a"}, text]
+    assert back(rows) == rows
+
+
 @pytest.mark.parametrize("harm", [slice(8, 200), slice(-40, None), slice(100, None)])
 def test_a_damaged_file_is_an_error_that_names_it(harm):
     data = bytearray(written([row(user(), say("x" * i), id=str(i)) for i in range(300)]).getvalue())

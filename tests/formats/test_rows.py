@@ -80,6 +80,24 @@ def test_a_wrong_file_is_one_error_that_names_it(content, says, tmp_path):
     assert str(caught.value).startswith(str(path))
 
 
+def test_a_parquet_file_without_rows_has_none(tmp_path):
+    with RowWriter(tmp_path / "out.parquet"):
+        pass
+    with pytest.raises(DataError, match=r"the file has no rows$"):
+        list(read_rows(tmp_path / "out.parquet"))
+
+
+def test_what_is_hidden_in_a_folder_is_passed_over(tmp_path):
+    data = tmp_path / ".data"
+    for name in ("a.jsonl", ".b.jsonl", ".old/c.jsonl"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(f'{{"n": "{name}"}}\n')
+    assert values(data) == [{"n": "a.jsonl"}]
+    (data / "a.jsonl").unlink()
+    with pytest.raises(DataError, match="folder without row files"):
+        list(read_rows(data))
+
+
 def test_a_large_wrong_file_is_refused_without_reading_it_all(tmp_path):
     path = tmp_path / "log.txt"
     path.write_text("some log line\n" * 100_000)
@@ -104,6 +122,18 @@ def test_what_is_written_is_read(suffix, tmp_path):
         writer.write_text(b'{"id": "last"}')
     assert writer.count == 1101 and values(path) == [*rows, {"id": "last"}]
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_row_that_is_not_read_is_the_same_error_from_every_form(tmp_path):
+    text = b'{"id": "x", "n": ' + b"7" * 5000 + b"}"
+    read = []
+    for suffix in SUFFIXES:
+        with RowWriter(tmp_path / f"out{suffix}") as writer:
+            writer.write({"id": "a"})
+            writer.write_text(text)
+        assert writer.count == 2
+        read.append([(row.value, row.raw, row.error) for row in read_rows(tmp_path / f"out{suffix}")])
+        assert read[-1] == read[0] and read[0][1][:2] == (None, text.decode()) and "digits" in read[0][1][2]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from cm2.errors import CM2Error, DataError
+from cm2.errors import CM2Error, ConfigError, DataError
 from cm2.formats import Store
 
 
@@ -108,6 +108,19 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(content, tmp_path):
 def test_a_folder_is_no_store(tmp_path):
     with pytest.raises(DataError, match="folder"):
         Store(tmp_path, key)
+
+
+@pytest.mark.parametrize("name", ["s.parquet", "s.jsonl.gz", "new/s.jsonl.zst"])
+def test_a_name_that_promises_another_form_is_refused(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"appended to.*\.jsonl"):
+        Store(tmp_path / name, key)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_pipe_is_no_store(tmp_path):
+    os.mkfifo(tmp_path / "s.jsonl")
+    with pytest.raises(ConfigError, match="is no file"):
+        Store(tmp_path / "s.jsonl", key)
 
 
 def test_one_process_holds_a_store_at_a_time(tmp_path):

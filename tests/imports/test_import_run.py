@@ -215,6 +215,19 @@ def test_an_unknown_format_and_an_output_that_is_an_input(tmp_path: Path) -> Non
         import_logs(ImportConfig(inputs=[path], output=str(tmp_path / "o"), format="csv"))
     with pytest.raises(ConfigError, match="one of the inputs"):
         import_logs(ImportConfig(inputs=[path], output=path))
+    (tmp_path / "link.jsonl").symlink_to(path)
+    for inputs, output in ((path, tmp_path / "link.jsonl"), (str(tmp_path / "link.jsonl"), path)):
+        with pytest.raises(ConfigError, match="one of the inputs"):
+            import_logs(ImportConfig(inputs=[inputs], output=str(output)))
+
+
+def test_an_output_that_is_a_folder_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, {"id": "a", "messages": chat()})
+    (tmp_path / "folder").mkdir()
+    for outputs in ({"output": "folder"}, {"output": "o", "rejected": "folder"}, {"output": "o", "report": "folder"}):
+        with pytest.raises(DataError, match="folder: is a folder, not a file"):
+            import_logs(ImportConfig(inputs=[path], **{key: str(tmp_path / name) for key, name in outputs.items()}))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "log.jsonl"]
 
 
 def test_compressed_and_parquet_outputs_read_back(tmp_path: Path) -> None:

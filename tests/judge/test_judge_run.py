@@ -19,6 +19,7 @@ from cm2.checklist import Checklist, Item, Task
 from cm2.cli.main import main
 from cm2.errors import ConfigError, DataError
 from cm2.formats import write_task
+from cm2.judge.judge import ChecksJudge
 from cm2.judge.run import JudgeConfig, judge_file
 from cm2.verdict import Verdict
 
@@ -155,6 +156,39 @@ def test_a_broken_line_is_counted_and_stops_nothing(tmp_path):
     source = write(tmp_path / "in.jsonl", [rows(2)[0], '{"id": "torn", ', rows(2)[1]])
     summary = judge_file(JudgeConfig(source, str(tmp_path / "out.jsonl")))
     assert summary.dialogues == 2 and summary.unreadable == 1 and summary.problems[0].startswith("line 2")
+
+
+@pytest.mark.parametrize("turn", [-2, -3, -50])
+def test_a_checklist_of_a_negative_turn_is_told_and_the_rest_is_judged(tmp_path, turn):
+    bad, good = rows(2)
+    bad["checklists"][1]["turn"] = turn
+    summary = judge_file(JudgeConfig(write(tmp_path / "in.jsonl", [bad, good]), str(tmp_path / "out.jsonl")))
+    assert (summary.dialogues, summary.unreadable) == (1, 1)
+    assert summary.problems[0].startswith(f"line 1: dialogue d0, turn {turn}, at checklists[1].turn: ")
+    assert {v.dialogue for v in verdicts(tmp_path / "out.jsonl")} == {"d1"}
+    with pytest.raises(DataError, match=f"turn {turn}"):
+        judge_file(JudgeConfig(write(tmp_path / "one.jsonl", [bad]), str(tmp_path / "one.out.jsonl")))
+
+
+@pytest.mark.parametrize("turn", [-2, -3, 1])
+def test_a_turn_that_the_dialogue_has_not_got_has_no_state(turn):
+    assert ChecksJudge().judge(talk([say("It is A1.")]), turn, Checklist(turn, CHECKLIST.items)) == []
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.jsonl.gz", "out.jsonl.zst"])
+def test_a_store_is_never_lines_under_another_forms_name(tmp_path, name):
+    source = write(tmp_path / "in.jsonl", rows(1))
+    for dry in (False, True):
+        with pytest.raises(ConfigError, match="plain JSON lines"):
+            judge_file(JudgeConfig(source, str(tmp_path / name)), dry=dry)
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+def test_an_input_behind_a_link_is_never_the_store(tmp_path):
+    source = write(tmp_path / "in.jsonl", rows(1))
+    (tmp_path / "link.jsonl").symlink_to(source)
+    with pytest.raises(ConfigError, match="the same file"):
+        judge_file(JudgeConfig(source, str(tmp_path / "link.jsonl")))
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "unlabelled", "same file"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from label_builders import call, calls, checklist, failing, items, label, say, talk, tool
 
-from cm2.check import All, Called, CameFrom, Contains, Equals, Fact, NotCalled, Number, OneOf, Pattern, Reply, Response
+from cm2.check import All, Called, CameFrom, Equals, Fact, NotCalled, Number, OneOf, Pattern, Reply, Response
 from cm2.checklist import validate
 from cm2.dialogue import Dialogue, Step, ToolCall
 from cm2.label.lint import lint_task
@@ -190,7 +191,7 @@ def test_lists_in_arguments_are_matched_member_by_member():
     assert write.check.arguments == {
         "id": CameFrom("get_menu", "items[*].id"),
         "extras[*].id": CameFrom("get_menu", "extras[*].id"),
-        "extras[*].option": Contains("oat milk"),
+        "extras[*].option": Equals(["oat milk"], fold=True),
     }
     assert failing(reference, run("latte-7", "made-up")) == {"write"}
 
@@ -362,3 +363,129 @@ def test_labelling_is_deterministic_and_leaves_the_dialogue_alone():
     before = repr(BOOKED)
     assert label(BOOKED) == label(BOOKED)
     assert repr(BOOKED) == before
+
+
+HALF = "A\udc00B"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [call("cancel_booking", {"ok": True}, code=HALF), say("It has been cancelled.")],
+        [call("cancel_booking", {"ok": True, HALF: HALF}, code="BB22"), say(f"It {HALF} has been cancelled.")],
+        [
+            call(HALF, {"ok": True}, code="BB22"),
+            call("cancel_booking", {"id": "Q9"}, code="BB22", note=HALF),
+            say("Q9"),
+        ],
+    ],
+    ids=["argument", "answer and reply", "tool"],
+)
+@pytest.mark.parametrize("user", ["Cancel my booking BB22.", f"Cancel BB22 {HALF}."])
+def test_half_a_surrogate_pair_costs_no_more_than_the_items_about_it(steps, user):
+    dialogue = talk((user, steps), ("Thanks", booking()), tools=TOOLS, system=HALF)
+    labelled = label(dialogue)
+    assert labelled.task.dialogue is dialogue and labelled.task.checklist(1).items
+    assert all(report.ok for report in lint_task(labelled.task))
+    assert all(failing(each, dialogue, each.turn) == set() for each in labelled.task.checklists)
+    msgspec.json.encode(labelled.task.checklists)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Sorry, your booking could not be cancelled.",
+        "Nothing has been cancelled, it is done for.",
+        "It wasn’t cancelled. You are all set otherwise.",
+        "I was not able to get it cancelled.",
+        "The request failed, it will be done soon.",
+        "Unfortunately it cannot be done.",
+    ],
+)
+def test_a_denial_reports_no_success(reply):
+    ask = "Cancel my booking BB22."
+    cancelled = call("cancel_booking", {"ok": True}, code="BB22")
+    reference = checklist(talk((ask, [cancelled, say("It has been cancelled.")]), tools=TOOLS))
+    assert failing(reference, talk((ask, [cancelled, say(reply)]), tools=TOOLS)) == {"reply"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "No problem, it is cancelled.",
+        "Don't worry, it's done.",
+        "I can't wait to see you again: your booking is cancelled.",
+        "Cancelled. This cannot be changed or refunded.",
+        "Sorry for the wait. Your restaurant booking has been cancelled, nothing else is needed.",
+    ],
+)
+def test_a_no_about_something_else_is_no_denial(reply):
+    ask = "Cancel my booking BB22."
+    cancelled = call("cancel_booking", {"ok": True}, code="BB22")
+    reference = checklist(talk((ask, [cancelled, say("It has been cancelled.")]), tools=TOOLS))
+    assert failing(reference, talk((ask, [cancelled, say(reply)]), tools=TOOLS)) == set()
+
+
+def sent(ask: str, value, given=None, key: str = "to", required: bool = True) -> set[str]:
+    """What a run with `given` fails where the reference sent `value`."""
+    kind = "array" if isinstance(value, list) else "string"
+    tools = [tool("send_parcel", (key,) if required else (), **{key: kind}), *TOOLS]
+
+    def run(argument) -> Dialogue:
+        return talk((ask, [call("send_parcel", {"code": "P77"}, **{key: argument}), say("It is P77.")]), tools=tools)
+
+    return failing(checklist(run(value)), run(given))
+
+
+def test_an_address_needs_its_numbers_and_a_word_that_tells():
+    ask = "Send it to Bancroft Ave, number 7200, # 125C please."
+    for good in ("7200 Bancroft Ave # 125C", "Bancroft Avenue 7200, 125c", "125C, 7200 bancroft ave"):
+        assert sent(ask, "7200 Bancroft Ave # 125C", good) == set(), good
+    for bad in ("Fifth Ave", "1 Bancroft Ave", "7200 Average Ave # 125C", "7200 125C", "17200 Bancroft Ave # 125C"):
+        assert sent(ask, "7200 Bancroft Ave # 125C", bad) == {"write"}, bad
+
+
+def test_free_text_needs_more_than_one_of_several_words():
+    ask = "Write a note that the charger broke and the battery leaks, also on the road."
+    value = "The customer's charger is broken; battery leaks on the road with noise"
+    for good in ("Battery leaks", "leaking battery, charger dead", value):
+        assert sent(ask, value, good, key="note") == set(), good
+    for bad in ("a battery", "on the road", "battery battery", "with the"):
+        assert sent(ask, value, bad, key="note") == {"write"}, bad
+
+
+def test_a_list_that_the_user_named_in_full_holds_nothing_else():
+    ask = "Send 5 and 3 and 8 and 12."
+    for value in ([5], [5, 3], [5, 5], [5, 3, 8], [5, 3, 8, 12]):
+        assert sent(ask, value, value, key="boxes") == set()
+        assert sent(ask, value, value[::-1], key="boxes") == set(), "the order is free"
+        assert sent(ask, value, [*value, 99], key="boxes") == {"write"}
+        assert sent(ask, value, value[1:], key="boxes") == {"write"}
+
+
+def test_one_of_a_thing_needs_no_number_from_the_user():
+    assert sent("I want a parcel sent.", "1", "1", key="quantity") == set()
+    assert sent("I want a parcel sent.", "1", "5", key="quantity") == {"write"}
+    assert sent("I want a parcel sent.", "1", "5", key="quantity", required=False) == set()
+    assert sent("I want a parcel sent.", "1", "5", key="user_id") == set(), "not a count"
+
+
+def test_a_question_about_any_record_says_so():
+    look = call("search_hotels", found(), city="Paris")
+    (reply,) = items(talk(("Hotels in Paris?", [look, say("There is the Ritz.")]), tools=TOOLS), "reply")
+    assert reply.check == Reply(states=[Fact([], "text", "search_hotels", "[*].name")])
+    assert reply.question == "Does the reply state a name that `search_hotels` returned (“Ritz” or another record's)?"
+
+
+def test_a_yes_may_be_sought_without_a_question():
+    look, write, done = booking()
+    ask = "The cheapest hotel in Paris for 2 nights."
+    reply = say("Just confirm that the Sol is right and I'll send it to be booked.")
+    dialogue = talk((ask, [look, reply]), ("It does.", [write, done]), tools=TOOLS)
+    (confirm,) = items(dialogue, "confirmation")
+    assert not [item for item in checklist(dialogue).items if "it was done" in item.question]
+    assert NotCalled(["book_hotel"]) in confirm.check.checks
+    reference = checklist(dialogue)
+    assert failing(reference, talk((ask, [look, say("The Sol. Is that right?")]), tools=TOOLS)) == set()
+    assert "confirmation" in failing(reference, talk((ask, [look, write, reply]), tools=TOOLS))
+    assert "confirmation" in failing(reference, talk((ask, [look, say("Here is the Sol.")]), tools=TOOLS))

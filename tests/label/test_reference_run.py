@@ -159,3 +159,16 @@ def test_rows_with_every_kind_of_fault_are_labelled_or_named_never_fatal(shared_
     summary = label_file(LabelConfig(str(shared_data / "corrupted.jsonl.gz"), str(tmp_path / "l.jsonl")))
     assert summary.dialogues and summary.unreadable
     assert lint_file(LintConfig(str(tmp_path / "l.jsonl")))[0].failed == 0
+
+
+@pytest.mark.parametrize("labeler", ["reference", "effects"])
+def test_half_a_surrogate_pair_in_one_row_leaves_the_others_their_checklists(tmp_path, labeler):
+    odd = row(1)
+    odd["messages"] = json.loads(json.dumps(odd["messages"]).replace("A1X", "A\\\\udc00X").replace("C1Z", "\\\\ud800Z"))
+    assert "\\ud" in json.dumps(odd)
+    source, out = write(tmp_path / "in.jsonl", [row(0), odd, row(2)]), str(tmp_path / "l.jsonl")
+    summary = label_file(LabelConfig(source, out, labeler))
+    assert summary.dialogues == 3 and summary.unreadable == 0
+    tasks = [task for _, task in read_tasks(out)]
+    assert tasks[0].checklists and tasks[2].checklists
+    assert lint_file(LintConfig(out))[0].failed == 0

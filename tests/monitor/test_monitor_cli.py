@@ -108,3 +108,36 @@ def test_the_folder_is_for_its_owner_only(place: Path) -> None:
     add(place / "logs" / "a.jsonl", row("1"))
     cm2("logs", *BASE, "--once", cwd=place)
     assert os.stat(place / "state").st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "source, state", [("logs", "logs/state"), ("logs", "logs"), ("logs", "by-link"), (".", "state")]
+)
+def test_a_state_folder_in_the_watched_one_is_refused_and_not_made(place: Path, source: str, state: str) -> None:
+    add(place / "logs" / "a.jsonl", row("1"))
+    (place / "by-link").symlink_to(place / "logs" / "inner")
+    done = cm2(source, "-o", state, "--policy", "policy.yaml", "--once", cwd=place)
+    assert done.returncode == 2, done.stderr
+    assert b"would read its own files" in done.stderr and b"give -o a folder outside" in done.stderr
+    assert sorted(path.name for path in (place / "logs").iterdir()) == ["a.jsonl"]
+
+
+def test_a_watched_link_to_a_folder_around_the_state_is_refused(place: Path) -> None:
+    (place / "link").symlink_to(place / "logs")
+    done = cm2("link", "-o", "logs/state", "--policy", "policy.yaml", "--once", cwd=place)
+    assert done.returncode == 2 and b"would read its own files" in done.stderr
+
+
+def test_a_file_of_the_monitors_own_folder_is_refused_and_another_in_it_is_not(place: Path) -> None:
+    add(place / "state" / "app.jsonl", row("1"))
+    done = cm2("state/app.jsonl", *BASE, "--once", cwd=place)
+    assert done.returncode == 0, done.stderr
+    done = cm2("state/log.jsonl", *BASE, "--once", cwd=place)
+    assert done.returncode == 2 and b"without an end" in done.stderr
+
+
+def test_logs_inside_the_state_folder_may_be_watched(place: Path) -> None:
+    add(place / "state" / "incoming" / "a.jsonl", row("1"))
+    done = cm2("state/incoming", *BASE, "--once", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["dialogues"] == 1

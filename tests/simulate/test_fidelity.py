@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -252,5 +253,12 @@ def test_the_truth_cannot_be_measured_and_nothing_neither(tasks):
         list(compare(tasks, world_of, [SimulatorConfig()]))
     with pytest.raises(DataError, match="no dialogues"):
         list(compare([], world_of, [SimulatorConfig(kind="replay")]))
-    with pytest.raises(DataError, match="cannot be run in its world"):
+
+
+def test_a_row_without_a_world_is_told_as_such_and_a_broken_world_as_broken():
+    with pytest.raises(DataError, match=r"no executable world.*cm2 worlds make") as without:
         list(compare([TASK], world_of, [SimulatorConfig(kind="replay")]))
+    assert f"dialogue {TASK.dialogue.id}" in str(without.value) and "'world'" not in str(without.value)
+    broken = Task(msgspec.structs.replace(TASK.dialogue, meta={"world": {"seed": 1}}))
+    with pytest.raises(DataError, match="cannot be run in its world"):
+        list(compare([broken], world_of, [SimulatorConfig(kind="replay")]))

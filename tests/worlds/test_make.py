@@ -156,3 +156,7 @@ def test_the_command_writes_rows_and_prints_its_summary(tmp_path: Path):
     summary = orjson.loads(result.stdout)
     assert summary["dialogues"] == 12 and set(summary["domains"]) == {"hotel", "car"}
     assert len(list(read_tasks(str(target)))) == 12
+    nothing = tmp_path / "nothing.jsonl"
+    result = CliRunner().invoke(app, ["worlds", "make", "-o", str(nothing), "-n", "2", "--domains", ","])
+    assert isinstance(result.exception, ConfigError) and "names no domain" in str(result.exception)
+    assert not nothing.exists()

@@ -23,6 +23,7 @@ from cm2.assure.export_talk import Message, Talk, Unsayable
 from cm2.checklist import Task
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import write_task
+from cm2.formats.target import replacing
 
 Kind = Literal["sft", "preferences", "rl"]
 Format = Literal["trl", "llama-factory", "verl", "openai", "cm2"]
@@ -213,10 +214,8 @@ def write_factory_info(output: str, kind: Kind) -> str:
             raise DataError("is no JSON", where=Where(file=path), fix="mend it, or export elsewhere") from error
         known = found if isinstance(found, dict) else {}
     known |= _factory_info(file.split(".")[0], file, kind)
-    draft = f"{path}.{os.getpid()}.tmp"
-    with open(draft, "wb") as handle:
-        handle.write(msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n")
-    os.replace(draft, path)
+    with replacing(path) as draft:
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n")
     return path
 
 

@@ -7,13 +7,13 @@ column is JSON text, which the data set class in `docs/improve.md` decodes.
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import Any
 
 from cm2.assure.export_formats import Format, Kind
 from cm2.formats import RowWriter
 from cm2.formats.lock import lock_output
+from cm2.formats.target import replacing
 
 BATCH = 512
 
@@ -59,7 +59,7 @@ class Columns:
     """Writes rows as Parquet, beside the output until all is written."""
 
     def __init__(self, path: str, kind: Kind):
-        self._path, self._draft = path, f"{path}.{os.getpid()}.tmp"
+        self._path, self._whole = path, replacing(path)
         self._schema = schema_of(kind)
         self._rows: list[dict[str, Any]] = []
 
@@ -67,8 +67,7 @@ class Columns:
         import pyarrow.parquet as pq
 
         self._lock = lock_output(self._path)
-        os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
-        self._writer = pq.ParquetWriter(self._draft, self._schema)
+        self._writer = pq.ParquetWriter(self._whole.__enter__(), self._schema)
         return self
 
     def write(self, row: dict[str, Any]) -> None:
@@ -90,9 +89,6 @@ class Columns:
             if kind is None and self._rows:
                 self._flush()
             self._writer.close()
-            if kind is None:
-                os.replace(self._draft, self._path)
-            else:
-                os.unlink(self._draft)
+            self._whole.__exit__(kind, error, trace)
         finally:
             self._lock.release()

@@ -15,6 +15,7 @@ import msgspec
 from cm2.checklist import Severity
 from cm2.errors import DataError, Where
 from cm2.formats.jsonlines import encode
+from cm2.formats.target import replacing
 from cm2.verdict import Pointer
 
 FORMAT = "cm2-gate/1"
@@ -219,14 +220,5 @@ def write_result(result: GateResult, path: str) -> None:
 
 def write_whole(path: str, content: bytes) -> None:
     """Write a file that is there as a whole or not at all."""
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    draft = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-        os.replace(draft, path)
-    except BaseException:
-        if os.path.exists(draft):
-            os.unlink(draft)
-        raise
+    with replacing(path) as draft:
+        draft.write_bytes(content)

@@ -82,7 +82,7 @@ class Monitor:
 
     Raises:
         CM2Error: another monitor lives in the folder.
-        ConfigError: a rule names a duty that there is not; there is no such format.
+        ConfigError: a rule names a duty that there is not; there is no such format; it would read its own files.
         DataError: there is no such input, or the folder's files were damaged.
     """
 
@@ -90,7 +90,7 @@ class Monitor:
         self, config: MonitorConfig, judges: Judges, say: Callable[[str], None], stdin: IO[bytes] | None = None
     ):
         known(config.format, also=AUTO)
-        check_input(config.input)
+        check_input(config.input, config.output)
         self.config, self.judges, self.say = config, judges, say
         if judges.policy is not None and (unknown := config.rules.unknown(set(judges.severities))):
             have = ", ".join(sorted(judges.severities))

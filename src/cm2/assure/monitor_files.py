@@ -23,13 +23,15 @@ import msgspec
 
 from cm2.assure.monitor_log import File
 from cm2.assure.monitor_state import At
-from cm2.errors import DataError, Where
+from cm2.errors import ConfigError, DataError, Where
 from cm2.formats.jsonlines import MAX_LINE, encode, parse
 from cm2.imports.stream import read_file
 
 STREAM = "-"
 MOST = 1000
 """Rows of a stream that are taken at once."""
+OWN = frozenset({"log.jsonl", "verdicts.jsonl", "dialogues.jsonl", "alerts.jsonl", "deliveries.jsonl", "state.json"})
+"""What a monitor writes into its folder (`monitor_book`)."""
 _LINES = re.compile(r"\.(jsonl|ndjson)([.-][\w.-]*\d[\w.-]*)?$")
 _WHOLE = re.compile(r"\.(jsonl|ndjson|json)([.-][\w.-]*\d[\w.-]*)?\.(gz|zst)$|\.(json|parquet|eval|zip)$")
 _TAIL = 256
@@ -228,14 +230,30 @@ class Stream:
             return
 
 
-def check_input(path: str) -> None:
+def check_input(path: str, state: str) -> None:
     """Make sure that there is something to look at; a folder may still be empty.
+
+    Args:
+        path: what is watched.
+        state: the monitor's folder. What it writes must not be read: every row would make another, without an end.
 
     Raises:
         DataError: there is no such file or folder.
+        ConfigError: the monitor's folder is the watched one or lies in it, or the watched file is one of its own.
     """
-    if path != STREAM and not os.path.exists(path):
+    if path == STREAM:
+        return
+    if not os.path.exists(path):
         raise DataError("there is no such file or folder", where=Where(file=path), fix="check the path, or make it")
+    watched, own = os.path.realpath(path), os.path.realpath(state)
+    if os.path.isdir(watched):
+        if os.path.commonpath((watched, own)) == watched:
+            place = f"is the watched folder {path}" if watched == own else f"lies in the watched folder {path}"
+            said = f"{state} {place}: the monitor would read its own files without an end"
+            raise ConfigError(said, fix="give -o a folder outside of it")
+    elif os.path.dirname(watched) == own and os.path.basename(watched) in OWN:
+        said = f"{path} is a file of the monitor's own folder {state}: it would read what it writes, without an end"
+        raise ConfigError(said, fix="watch the agent's log, or give -o another folder")
 
 
 def _before(file: IO[bytes], offset: int) -> bytes:

@@ -86,6 +86,9 @@ def register(app: typer.Typer) -> None:
         if not made.llm:
             if dry_run:
                 raise ConfigError("--dry-run plans what models cost, and rules cost nothing", fix="add --llm")
+            ignored = {"--passes": passes, "--set-aside": set_aside, "--model": model, "--budget": budget}
+            if given := [name for name, value in ignored.items() if value is not None]:
+                raise ConfigError(f"{given[0]} is about asking a model, and none is asked", fix="add --llm")
             if engine != "local":
                 over_shards("filter", made, engine, as_json, lambda summary: _shown(summary, made))
                 return

@@ -117,22 +117,15 @@ def _kept(path: str | None) -> Any:
     if path is None:
         yield lambda rollout: None
         return
+    from cm2.formats.target import replacing
     from cm2.rollout.trace import encode
 
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    draft = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(draft, "wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
 
-            def keep(rollout: Rollout) -> None:
-                file.write(encode(rollout) + b"\n")
+        def keep(rollout: Rollout) -> None:
+            file.write(encode(rollout) + b"\n")
 
-            yield keep
-        os.replace(draft, path)
-    finally:
-        if os.path.exists(draft):
-            os.unlink(draft)
+        yield keep
 
 
 def _apart(suite: Suite, path: str, outputs: dict[str, str | None]) -> None:

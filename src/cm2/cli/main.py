@@ -73,6 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     err = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         _register()
+        from cm2.formats.pipe import keep_pipes  # not above: it is time that the import of this module would take
+
+        keep_pipes(arg.rpartition("=")[2] for arg in argv)
         code = app(args=argv, standalone_mode=False)
         leave(code if isinstance(code, int) else 0)
     except SystemExit:
@@ -93,12 +96,16 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, CM2Error):
         return str(error), error.exit_code
     if error.__class__.__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
-        return f"{error.format_message()} (see: cm2 --help)", 2
+        said = error.format_message()
+        if error.__class__.__name__ == "NoArgsIsHelpError":  # its message is the help, which is printed already
+            said = "Name a command."
+        return f"{said} (see: cm2 --help)", 2
     if isinstance(error, OSError):
         name = f" {error.filename}" if error.filename else ""
+        refused = f"{error.strerror or error}:{name}" if name else f"{error.strerror or error}"
         if error.errno == errno.ENOSPC:
             return f"the disk is full while writing{name}; free some room and run the same command again", 2
-        return f"{error.strerror or error}:{name}", 2
+        return refused, 2
     if error.__class__.__name__ in ("Abort", "Exit"):
         return "stopped", getattr(error, "exit_code", 130)
     return f"internal error, please report it: {type(error).__name__}: {error} (--debug shows the trace)", 2

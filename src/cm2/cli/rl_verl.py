@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cm2.cli.common import emit, err
 from cm2.errors import CheckFailed, ConfigError, DataError, MissingExtra, Where
+from cm2.formats.target import replacing
 
 if TYPE_CHECKING:
     from cm2.train.rl_config import RlConfig
@@ -132,10 +133,8 @@ def keep(file: Path, text: str) -> None:
         raise ConfigError(
             f"{file.parent} holds another run", fix="give -o another folder, or repeat the run's own command"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    with replacing(file) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def shown(summary: dict[str, Any]) -> list[Any]:

@@ -34,10 +34,15 @@ def register(app: typer.Typer) -> None:
         as_json: Json = False,
     ) -> None:
         """Write reference dialogues that were played in executable worlds; each row can rebuild its world."""
+        from cm2.errors import ConfigError
         from cm2.worlds import MakeConfig
         from cm2.worlds.file import make_file
 
         names = tuple(name.strip() for name in domains.split(",") if name.strip())
+        if domains and not names:
+            raise ConfigError(
+                f"--domains {domains!r} names no domain", fix="name some by commas, or leave it out for all"
+            )
         config = MakeConfig(
             count=count,
             seed=seed,

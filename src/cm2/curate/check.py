@@ -12,6 +12,10 @@ from cm2.curate.reading import Reading, read
 from cm2.curate.seen import Seen
 from cm2.curate.tools import tools_of
 from cm2.curate.wire import Data, from_object
+from cm2.errors import DataError
+from cm2.formats.jsonlines import parse
+from cm2.formats.tasks import read_task
+from cm2.formats.wire import CHECKLISTS
 
 
 class Checker:
@@ -38,8 +42,10 @@ class Checker:
     def _judge(self, data: Data, found: Findings) -> None:
         row = read(data, found)
         tools = tools_of(data)
-        if tools.structure is not None and (row.calls or self._profile.tools):
+        if tools.structure is not None and (row.calls or self._profile.tools or tools.broken):
             found.reject("structure", tools.structure, "tools")
+        if data.checklists:
+            _checklists(bytes(data.checklists), found)
         if found.violations:
             return
         found.flags += tools.flags
@@ -53,9 +59,21 @@ class Checker:
         id = data.uuid if data.id is None else data.id
         if isinstance(id, (str, int)) and self._ids.before(id):
             found.flag("duplicate_id", f"an earlier row has the id {id!r}", "id")
-        said = (row.shape, row.said, *[call.text for call in row.asked])
+        said = (row.shape, *row.texts, *[call.name for call in row.asked], *[call.text for call in row.asked])
         if row.shape and self._dialogues.before(said):
             found.flag("duplicate_dialogue", "an earlier row holds the same messages", "messages")
+
+
+def _checklists(text: bytes, found: Findings) -> None:
+    """Reject checklists that no later verb can read."""
+    value, error = parse(text)
+    try:
+        if error is not None:
+            raise DataError(error)
+        read_task({"messages": [{"role": "user"}], CHECKLISTS: value})  # the row's own messages are looked at anyway
+    except DataError as broken:
+        path = broken.where.path if broken.where is not None else None
+        found.reject("structure", broken.message, path or CHECKLISTS)
 
 
 def check_row(value: dict[str, Any], profile: Profile = PROFILES["default"]) -> Findings:

@@ -59,6 +59,12 @@ def sizes(row: Reading, limits: Limits, found: Findings) -> None:
             if len(text) > limits.text:
                 message = f"{len(text):,} characters; at most {limits.text:,} make a message"
                 found.reject("limit", message, f"messages[{index}].content")
+    for call in row.asked:
+        if len(call.text) > 2 * limits.depth and depth_of(call.text) > limits.depth:
+            depth = depth_of(_STRINGS.sub("", call.text))
+            if depth > limits.depth:
+                message = f"the arguments are nested {depth:,} deep; at most {limits.depth:,}"
+                found.reject("limit", message, call.path("arguments"))
     if len(row.marks) > limits.odd_depth and row.marks.count(b"{") + row.marks.count(b"[") > limits.odd_depth:
         for index in row.layout.tool:
             text = row.texts[index]

@@ -106,7 +106,7 @@ def with_sizes(splits: list[Split], text: str) -> list[Split]:
     """The splits with other sizes, from `sft=800,rl=800`; `all` takes what is left.
 
     Raises:
-        ConfigError: it says something else, or names a split that there is not.
+        ConfigError: it says something else, or names a split twice or one that there is not.
     """
     sizes: dict[str, int | None] = {}
     for part in text.split(","):
@@ -115,6 +115,8 @@ def with_sizes(splits: list[Split], text: str) -> list[Split]:
             raise ConfigError(
                 f"{part.strip()!r} is no size of a split", fix="write NAME=ROWS by commas: sft=800,rl=800"
             )
+        if name in sizes:
+            raise ConfigError(f"two sizes are given for the split {name!r}", fix="give one")
         if name not in {split.name for split in splits}:
             raise ConfigError(f"there is no split {name!r}", fix=f"splits: {', '.join(split.name for split in splits)}")
         sizes[name] = None if number == "all" else int(number)

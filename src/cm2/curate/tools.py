@@ -95,6 +95,8 @@ class Tools(msgspec.Struct):
     flags: list[Finding] = []
     structure: str | None = None
     """Why this is no list of tools at all."""
+    broken: bool = False
+    """Whether something else stands where the list should, rather than nothing."""
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -138,18 +140,24 @@ def _from_tools(text: bytes) -> Tools:
     except _UNREADABLE:
         value, error = parse(text)
         if not isinstance(value, list):
-            return Tools(structure=f"'tools' is {error or ('null' if value is None else 'not a list')}")
+            nothing = error is None and value is None
+            return Tools(structure=f"'tools' is {error or ('null' if nothing else 'not a list')}", broken=not nothing)
         functions = [_function(tool) for tool in value]
     return _listed(functions)
 
 
 @lru_cache(maxsize=KEPT_LISTS)
 def _from_metadata(text: bytes) -> Tools:
+    inner = _inner(text)
+    ours = inner is not text and inner.lstrip().startswith(b"{")  # else it is some other format's metadata
     try:
-        tools = bytes(_metadata(_inner(text)).tools)
+        tools = bytes(_metadata(inner).tools)
     except _UNREADABLE:
-        return Tools(structure="'metadata' holds no 'tools'")
-    return _from_tools.__wrapped__(tools)  # the metadata is what is kept
+        broken = ours and parse(inner)[1] is not None
+        return Tools(structure="'metadata' is not JSON" if broken else "'metadata' holds no 'tools'", broken=broken)
+    found = _from_tools.__wrapped__(tools)  # the metadata is what is kept
+    found.broken = found.broken and ours
+    return found
 
 
 def _inner(text: bytes) -> bytes:

@@ -6,14 +6,19 @@ Most lines decode straight into `Data`, types checked on the way. A line that do
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, cast
 
 import msgspec
 
 from cm2.curate.finding import Findings
+from cm2.formats.content import are_parts
 from cm2.formats.jsonlines import encode
 from cm2.formats.rows import parse_object
+from cm2.formats.tasks import detect_format
+from cm2.formats.wire import CHECKLISTS, named
 
+Id = str | int | float | None
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
@@ -45,21 +50,28 @@ class Message(msgspec.Struct, gc=False):
 
 
 class Data(msgspec.Struct):
-    """A row. `tools` and `metadata` are JSON text, empty where the row has none."""
+    """A row. `tools`, `metadata` and `checklists` are JSON text, empty where the row has none."""
 
     messages: list[Message]
     tools: msgspec.Raw | bytes = b""
     metadata: msgspec.Raw | bytes = b""
-    id: Any = None
-    uuid: Any = None
+    id: Id = None
+    uuid: Id = None
+    checklists: msgspec.Raw | bytes = b""
 
 
 class _Line(Data):
     tools: msgspec.Raw = msgspec.Raw()
     metadata: msgspec.Raw = msgspec.Raw()
+    checklists: msgspec.Raw = msgspec.Raw()
 
 
 _decode = msgspec.json.Decoder(_Line).decode
+_LONGEST_NUMBER = 4300
+"""Digits of a whole number that Python reads."""
+_SAMPLE = 1024
+_SAMPLED_DIGITS = re.compile(rb"[0-9]{%d}" % (_LONGEST_NUMBER // _SAMPLE))
+_TOO_MANY_DIGITS = re.compile(rb"[0-9]{%d}" % (_LONGEST_NUMBER + 1))
 
 
 def parse_data(line: bytes) -> tuple[Data | dict[str, Any] | None, str | None]:
@@ -68,6 +80,8 @@ def parse_data(line: bytes) -> tuple[Data | dict[str, Any] | None, str | None]:
         data = _decode(line)
         if not line.isascii():
             line.decode()  # what the decoder skips it does not look into
+        if len(line) > _LONGEST_NUMBER and _SAMPLED_DIGITS.search(line[::_SAMPLE]) and _TOO_MANY_DIGITS.search(line):
+            return parse_object(line)  # nor does it see that a number there is too long for any reader
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return parse_object(line)
     return data, None
@@ -81,14 +95,26 @@ def from_object(row: dict[str, Any], found: Findings) -> Data | None:
         found.reject("structure", text, "messages")
         return None
     read = [_message(message, f"messages[{index}]", found) for index, message in enumerate(messages)]
+    id, uuid = _id(row, "id", "openai", found), _id(row, "uuid", "nemotron", found)
     try:
         tools = encode(row["tools"]) if "tools" in row else b""
         metadata = encode(row["metadata"]) if row.get("metadata") is not None else b""
+        checklists = encode(row[CHECKLISTS]) if row.get(CHECKLISTS) is not None else b""
     except RecursionError:
         found.reject("limit", "the tools are nested too deeply", "tools")
         return None
     kept = [message for message in read if message is not None]
-    return None if found.violations else Data(kept, tools, metadata, row.get("id"), row.get("uuid"))
+    return None if found.violations else Data(kept, tools, metadata, id, uuid, checklists)
+
+
+def _id(row: dict[str, Any], key: str, format: str, found: Findings) -> Id:
+    """What stands under a key for ids. In a row of the other format it is no id, and anything may stand there."""
+    id = row.get(key)
+    if id is None or (isinstance(id, (str, int, float)) and not isinstance(id, bool)):
+        return id
+    if detect_format(row) == format:
+        found.reject("structure", f"the id is {named(id)}; expected text or a number", key)
+    return None
 
 
 def _message(message: Any, path: str, found: Findings) -> Message | None:
@@ -113,9 +139,7 @@ def _message(message: Any, path: str, found: Findings) -> Message | None:
 
 def _content(content: Any, tool: bool, path: str, found: Findings) -> str | None:
     parts = content if isinstance(content, list) else []
-    if tool and not (
-        parts and all(isinstance(part, str) or (isinstance(part, dict) and "type" in part) for part in parts)
-    ):
+    if tool and (isinstance(content, dict) or (isinstance(content, list) and not are_parts(content))):
         return encode(content).decode()  # the tool's JSON answer, not yet turned to text
     if not isinstance(content, list):
         found.reject("structure", "the content is neither text, a list of parts nor null", path)

@@ -14,11 +14,11 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
-import fsspec
 import msgspec
 import zstandard
 
 from cm2.errors import DataError, Where
+from cm2.formats.pipe import open_bytes
 
 MAX_LINE = 64 << 20
 """Bytes of one line; of a longer one only the beginning is kept, as an error."""
@@ -78,9 +78,10 @@ def open_rows(path: str) -> Iterator[tuple[str, IO[bytes]]]:
     """Open a row file (path or fsspec URL) as ("lines", its decompressed bytes) or ("parquet", its bytes).
 
     Raises:
+        ConfigError: it is a pipe.
         DataError: the file is empty.
     """
-    with fsspec.open(path, "rb", compression=None) as raw, contextlib.ExitStack() as stack:
+    with open_bytes(path) as raw, contextlib.ExitStack() as stack:
         head = raw.read(4)
         raw.seek(0)
         if not head:
@@ -92,7 +93,7 @@ def open_rows(path: str) -> Iterator[tuple[str, IO[bytes]]]:
             reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
             yield "lines", stack.enter_context(io.BufferedReader(reader, BLOCK))
         elif kind == "lines":
-            yield kind, stack.enter_context(io.BufferedReader(raw, BLOCK))
+            yield kind, stack.enter_context(io.BufferedReader(cast(Any, raw), BLOCK))
         else:
             yield kind, raw
 

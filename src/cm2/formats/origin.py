@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import fsspec
 import msgspec
 
 from cm2.errors import ConfigError, DataError, Where
+from cm2.formats.pipe import open_bytes
+from cm2.formats.target import replacing
 
 
 def claim(output: str, source: dict[str, str], note: bool = True) -> None:
@@ -31,14 +32,18 @@ def claim(output: str, source: dict[str, str], note: bool = True) -> None:
         if begun != source:
             changed = ", ".join(sorted(key for key in {*source, *begun} if source.get(key) != begun.get(key)))
             raise ConfigError(f"{store} holds results of other data ({changed} changed)", fix=fix)
-    elif note:
-        draft = beside.with_name(f"{beside.name}.{os.getpid()}.tmp")
-        draft.write_bytes(msgspec.json.encode(source))
-        os.replace(draft, beside)
+    elif note and (store.is_file() or not store.exists()):  # /dev/null remembers nothing
+        with replacing(beside) as draft:
+            draft.write_bytes(msgspec.json.encode(source))
 
 
 def fingerprint(path: str) -> str:
-    """A digest of the content of a file, or of a folder's files by name. Fails with DataError where there is none."""
+    """A digest of the content of a file, or of a folder's files by name.
+
+    Raises:
+        ConfigError: it is a pipe.
+        DataError: there is none.
+    """
     fs, root = fsspec.core.url_to_fs(path)
     if not fs.exists(root):
         raise DataError("there is no such file or folder", where=Where(file=path), fix="check the path")
@@ -46,7 +51,7 @@ def fingerprint(path: str) -> str:
     for name in sorted(fs.find(root)) if fs.isdir(root) else [root]:
         if name != root:
             digest.update(name[len(root) :].encode() + b"\0")
-        with fs.open(name, "rb") as file:
+        with open_bytes(path) if name == root else fs.open(name, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

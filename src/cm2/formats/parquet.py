@@ -3,12 +3,19 @@
 A dialogue's tools and metadata have no fixed shape, and a Parquet struct would give every row the keys of all others.
 So a column is text where every value of the first batch is text, a list of messages where they have the exact shape of
 the Nemotron data set, and else JSON text, marked so in the column's metadata. What does not fit the columns that the
-first batch made goes, as one JSON object, into the column `_rest`.
+first batch made goes, as one JSON object, into the column `_rest`. So does the whole text of a row that is JSON but is
+not read as such (an integer of thousands of digits); it is read back as that text.
+
+Files of others keep such values in nested columns, where Arrow has given every struct the fields of all others and
+filled them with null. A null field of a struct is therefore read as a field that is not there, at any depth: of tools,
+schemas, arguments and messages. Where an object really held a null, that reads alike (a message's `"content": null`
+is a message without content); a null that means something belongs into JSON text, which is read as it is. Nulls in
+lists, in maps and of whole columns stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import msgspec
@@ -48,8 +55,8 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
     tool_calls: list[_ToolCall]
 
 
-def read_parquet(file: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Records as (1-based number, row).
+def read_parquet(file: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, Any] | bytes]]:
+    """Records as (1-based number, row); bytes are the row's text, where it was written as that.
 
     Raises:
         DataError: the file is damaged.
@@ -59,22 +66,49 @@ def read_parquet(file: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, An
         table = pq.ParquetFile(file)
         marked = {field.name for field in table.schema_arrow if (field.metadata or {}).get(b"cm2") == b"json"}
         ours = table.schema_arrow.metadata is not None and b"cm2" in table.schema_arrow.metadata
+        filled = [(field.name, cut) for field in table.schema_arrow if (cut := _unfilled(field.type)) is not None]
         for batch in table.iter_batches(batch_size=BATCH):
             for record in batch.to_pylist():
                 number += 1
+                for key, cut in filled:
+                    if record[key] is not None:
+                        record[key] = cut(record[key])
                 yield number, _row(record, marked) if ours else record
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         where = Where(file=name, line=number + 1)
         raise DataError(f"the Parquet file is damaged: {error}", where=where, fix="fetch it again") from error
 
 
-def _row(record: dict[str, Any], marked: set[str]) -> dict[str, Any]:
+def _unfilled(type: pa.DataType) -> Callable[[Any], Any] | None:
+    """What takes the null fields out of the structs in a value (which is not null) of this type; None where there are
+    no structs."""
+    if pa.types.is_struct(type):
+        cuts = {field.name: _unfilled(field.type) for field in type}
+
+        def of_struct(value: dict[str, Any]) -> dict[str, Any]:
+            return {
+                key: one if (cut := cuts[key]) is None else cut(one) for key, one in value.items() if one is not None
+            }
+
+        return of_struct
+    if pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type):
+        inner = _unfilled(type.value_type)
+        if inner is None:
+            return None
+        return lambda value: [None if one is None else inner(one) for one in value]
+    return None
+
+
+def _row(record: dict[str, Any], marked: set[str]) -> dict[str, Any] | bytes:
     row = {}
     for key, value in record.items():
         if value is None:
             continue
         if key == REST:
-            row.update(parse(value.encode())[0])
+            rest, error = parse(value.encode())
+            if error is not None:
+                return bytes(value.encode())
+            row.update(rest)
         else:
             row[key] = parse(value.encode())[0] if key in marked else value
     return row
@@ -85,12 +119,12 @@ class ParquetSink:
 
     def __init__(self, file: IO[bytes]):
         self._file = file
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any] | bytes] = []
         self._writer: pq.ParquetWriter | None = None
         self._schema = pa.schema([])
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Add one row."""
+    def write(self, row: dict[str, Any] | bytes) -> None:
+        """Add one row; bytes are the JSON text of one that is not read."""
         self._rows.append(row)
         if len(self._rows) >= BATCH:
             self._flush()
@@ -103,13 +137,15 @@ class ParquetSink:
 
     def _flush(self) -> None:
         if self._writer is None:
-            self._schema = _schema(self._rows)
+            self._schema = _schema([row for row in self._rows if isinstance(row, dict)])
             self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
         records = [self._record(row) for row in self._rows]
         self._writer.write_table(pa.Table.from_pylist(records, schema=self._schema))
         self._rows = []
 
-    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, row: dict[str, Any] | bytes) -> dict[str, Any]:
+        if isinstance(row, bytes):
+            return {REST: row.decode(errors="replace")}
         record: dict[str, Any] = {}
         rest: dict[str, Any] = {}
         for key, value in row.items():

@@ -4,8 +4,9 @@ Reading never stops at a broken line: it becomes a `Row` with an `error` and the
 such a file at all (missing, empty, a folder without data, a picture, one JSON array over many lines) is a `DataError`.
 
 Writing goes to a temporary file beside the output, which takes the output's name only when everything is written: a
-killed run leaves the old output as it was. The name's suffix decides the form: .gz and .zst are compressed, .parquet is
-Parquet, everything else is plain lines.
+killed run leaves the old output as it was. A link stays one, and a device or pipe is written straight into (see
+`cm2.formats.target`). The name's suffix decides the form: .gz and .zst are compressed, .parquet is Parquet, everything
+else is plain lines.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cm2.errors import DataError, Where
 from cm2.formats.jsonlines import BLOCK, encode, open_rows, parse, read_lines
 from cm2.formats.lock import lock_output
 from cm2.formats.parquet import ParquetSink, read_parquet
+from cm2.formats.target import target_of
 
 LOOKS_WRONG = 100
 """A file whose first so many lines are all no JSON is the wrong file."""
@@ -39,7 +41,8 @@ class Row(msgspec.Struct):
     `line` is 1-based and runs on over the files of a folder. Where `error` is set, `value` is None and `raw` holds the
     text (bytes that are not UTF-8 replaced). A JSON value that is no object is such an error.
 
-    `text` is the line's bytes without its end, None for Parquet: what a writer hands on where the row did not change.
+    `text` is the line's bytes without its end, None for a Parquet record that was kept in columns: what a writer hands
+    on where the row did not change.
     """
 
     line: int
@@ -80,7 +83,7 @@ def read_rows(
 
 
 def files_of(path: str) -> list[str]:
-    """The data files that a path names: itself, or every row file below a folder, sorted by name.
+    """The data files that a path names: itself, or every row file below a folder that is not hidden, sorted by name.
 
     Raises:
         DataError: there is nothing there.
@@ -90,7 +93,8 @@ def files_of(path: str) -> list[str]:
     except (ValueError, ImportError) as error:
         raise DataError(f"cannot be opened: {error}", where=Where(file=path)) from error
     if fs.isdir(inner):
-        found = sorted(name for name in fs.find(inner) if name.endswith(SUFFIXES))
+        root = inner.rstrip("/")
+        found = sorted(name for name in fs.find(inner) if name.endswith(SUFFIXES) and "/." not in name[len(root) :])
         if not found:
             fix = f"expected files that end in {', '.join(SUFFIXES)}"
             raise DataError("is a folder without row files", where=Where(file=path), fix=fix)
@@ -103,8 +107,14 @@ def files_of(path: str) -> list[str]:
 def _read_file(file: str, first: int, parse: Callable[[bytes], tuple[Any, str | None]]) -> Iterator[Row]:
     with open_rows(file) as (kind, handle):
         if kind == "parquet":
+            number = 0
             for number, record in read_parquet(handle, file):
-                yield Row(first + number, record, file=file)
+                if isinstance(record, dict):
+                    yield Row(first + number, record, file=file)
+                else:
+                    yield _row(first + number, record, *parse(record), file)
+            if not number:
+                raise DataError("the file has no rows", where=Where(file=file))
             return
         for number, line, error in read_lines(handle):
             value: Any = None
@@ -113,10 +123,13 @@ def _read_file(file: str, first: int, parse: Callable[[bytes], tuple[Any, str | 
                 if not line or line.isspace():
                     continue
                 value, error = parse(line)
-            if error is None:
-                yield Row(first + number, value, file=file, text=line)
-            else:
-                yield Row(first + number, None, line.decode(errors="replace"), error, file, line)
+            yield _row(first + number, line, value, error, file)
+
+
+def _row(number: int, line: bytes, value: Any, error: str | None, file: str) -> Row:
+    if error is None:
+        return Row(number, value, file=file, text=line)
+    return Row(number, None, line.decode(errors="replace"), error, file, line)
 
 
 def _named(value: Any) -> str:
@@ -155,11 +168,26 @@ def _wrong_file(rows: list[Row], file: str) -> DataError:
     return DataError(f"{many}; {first.error}", where=Where(file=file, line=first.line), fix=fix)
 
 
+def check_output(path: str) -> tuple[Any, str]:
+    """The file system of an output and its name there.
+
+    Raises:
+        DataError: the path is a folder or an unknown URL.
+    """
+    try:
+        fs, inner = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise DataError(f"cannot be opened: {error}", where=Where(file=path)) from error
+    if fs.isdir(inner):
+        raise DataError("is a folder, not a file", where=Where(file=path), fix="name a file in it")
+    return fs, inner
+
+
 class RowWriter:
     """Writes rows to a file that appears, whole, when the `with` block ends without an exception.
 
     Args:
-        path: a file name or fsspec URL; folders are made.
+        path: a file name or fsspec URL; folders are made. What is there and no regular file is written straight into.
 
     Raises:
         CM2Error: another run is writing the same output.
@@ -168,17 +196,16 @@ class RowWriter:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = os.fspath(path)
-        try:
-            self._fs, inner = fsspec.core.url_to_fs(self.path)
-        except (ValueError, ImportError) as error:
-            raise DataError(f"cannot be opened: {error}", where=Where(file=self.path)) from error
-        if self._fs.isdir(inner):
-            raise DataError("is a folder, not a file", where=Where(file=self.path), fix="name a file in it")
+        self._fs, self._target = check_output(self.path)
         self._local = isinstance(self._fs, LocalFileSystem)
-        self._target = inner
-        folder, _, name = inner.rpartition("/")
-        self._temporary = f"{folder}/.{name}.partial" if folder else f".{name}.partial"
-        self._lock = lock_output(self.path)
+        self._straight = False
+        if self._local:
+            self._target, self._straight = target_of(self._target)
+        folder, name = os.path.split(self._target)
+        self._temporary = self._target if self._straight else os.path.join(folder, f".{name}.partial")
+        self._lock = contextlib.ExitStack()
+        if not self._straight:  # of which several runs may well write into one
+            self._lock.callback(lock_output(self.path).release)
         self.count = 0
 
     def __enter__(self) -> RowWriter:
@@ -190,7 +217,7 @@ class RowWriter:
             try:
                 self._discard()
             finally:
-                self._lock.release()
+                self._lock.close()
             raise
         return self
 
@@ -223,7 +250,13 @@ class RowWriter:
     def write_text(self, line: bytes) -> None:
         """Write one row that is JSON text already, without its line end."""
         if self._parquet is not None:
-            self.write(parse(line)[0])
+            value, error = parse(line)
+            if error is None:
+                self.write(value)
+                return
+            self.count += 1
+            with self._named():
+                self._parquet.write(line)
         else:
             self.count += 1
             try:  # not `_named`: a context manager takes as long as the writing
@@ -254,14 +287,16 @@ class RowWriter:
                 if not whole:
                     self._discard()
             finally:
-                self._lock.release()
+                self._lock.close()
 
     def _finish(self) -> None:
         if self._parquet is not None:
             self._parquet.close()
         if self._file is not self._raw:
             self._file.close()
-        if self._local:
+        if self._straight:
+            self._raw.close()
+        elif self._local:
             self._raw.flush()
             os.fsync(self._raw.fileno())
             self._raw.close()
@@ -277,5 +312,5 @@ class RowWriter:
             with contextlib.suppress(OSError):
                 if file is not None:
                     file.close()
-        if self._fs.exists(self._temporary):
+        if not self._straight and self._fs.exists(self._temporary):
             self._fs.rm(self._temporary)

@@ -7,15 +7,38 @@ is cut off; what is left says, by its keys, which work is done. One process at a
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from cm2.errors import DataError, Where
+from cm2.errors import ConfigError, DataError, Where
 from cm2.formats.jsonlines import encode, parse
 from cm2.formats.lock import lock_output
 
 BLOCK = 1 << 20
+FORMS = (".gz", ".zst", ".parquet")
+"""Endings that promise another form than lines, which can be appended to."""
 _FIX = "take the line out, or give -o another name"
+
+
+def check_store(path: str | os.PathLike[str]) -> None:
+    """Make sure that a name can be a store's.
+
+    Raises:
+        ConfigError: its ending promises a form that cannot be appended to, or there is a pipe or the like.
+        DataError: it is a folder.
+    """
+    path = os.fspath(path)
+    where = Where(file=path)
+    if os.path.isdir(path):
+        raise DataError("is a folder, not a file", where=where, fix="name a file")
+    form = next((form for form in FORMS if path.endswith(form)), None)
+    if form is not None:
+        message = f"is appended to row by row, as plain JSON lines, which {form} is not"
+        raise ConfigError(message, where=where, fix="give -o a name that ends in .jsonl")
+    if os.path.exists(path) and not (os.path.isfile(path) or stat.S_ISCHR(os.stat(path).st_mode)):
+        message = "is no file, and what is appended to must be one, to go on where a killed run stopped"
+        raise ConfigError(message, where=where, fix="name a file")
 
 
 class Store:
@@ -30,13 +53,13 @@ class Store:
 
     Raises:
         CM2Error: another process holds the store.
+        ConfigError: the name promises compression or Parquet, or there is a pipe.
         DataError: the path is a folder, or a line of the file is not (the beginning of) a JSON object that has a key.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Callable[[dict[str, Any]], Hashable]):
         self.path, self._key = os.fspath(path), key
-        if os.path.isdir(self.path):
-            raise DataError("is a folder, not a file", where=Where(file=self.path), fix="name a file")
+        check_store(self.path)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         self._lock = lock_output(self.path)
         self._file = -1

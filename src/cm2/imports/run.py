@@ -18,7 +18,8 @@ import msgspec
 
 from cm2.errors import CM2Error, ConfigError, DataError, Where
 from cm2.formats.jsonlines import encode
-from cm2.formats.rows import RowWriter
+from cm2.formats.pipe import no_pipe
+from cm2.formats.rows import RowWriter, check_output
 from cm2.imports.detect import FORMATS, detect, fits
 from cm2.imports.draft import Draft
 from cm2.imports.groups import Aside, Own, place, read_group, read_own
@@ -59,14 +60,18 @@ def import_logs(
 
     Raises:
         ConfigError: there is no such format, or an output is an input.
-        DataError: there is no such file, or nothing in it is a dialogue. The rejected records are written then too.
+        DataError: there is no such file, an output is a folder, or nothing that was read is a dialogue (the rejected
+            records are written then too).
     """
     if config.format != AUTO and config.format not in FORMATS:
         raise ConfigError(f"there is no format {config.format!r}", fix=f"use {AUTO}, {', '.join(FORMATS)}")
     files = [file for path in config.inputs for file in log_files(path)]
     rejects = config.rejected or f"{config.output}.rejected.jsonl"
+    for file in files:
+        no_pipe(file)
     for output in filter(None, (config.output, rejects, config.report)):
-        if os.path.abspath(output) in map(os.path.abspath, files):
+        check_output(output)
+        if os.path.realpath(output) in map(os.path.realpath, files):
             raise ConfigError("the output is one of the inputs", where=Where(file=output), fix="name another file")
     summary = Summary(len(files), output=config.output, rejects=rejects, report=config.report)
     with contextlib.ExitStack() as stack:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cm2.errors import DataError, Where
+from cm2.formats.target import replacing
 from cm2.judge.agreement import Confusion, Rate
 from cm2.judge.majority import Votes
 
@@ -148,13 +149,9 @@ def load(path: str | os.PathLike[str]) -> Calibration:
 
 def save(found: Calibration, path: str | os.PathLike[str]) -> None:
     """Write it, whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-        draft.replace(target)
+        with replacing(path) as draft:
+            draft.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     except OSError as error:
-        draft.unlink(missing_ok=True)
         error.filename = os.fspath(path)
         raise

@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,6 +26,7 @@ import numpy as np
 from cm2.checklist import Item
 from cm2.dialogue import Dialogue
 from cm2.errors import DataError, Where
+from cm2.formats.target import replacing
 from cm2.judge.agreement import Floats
 from cm2.judge.features import SIGN_BITS, WORD_BITS, describe, rows_of
 
@@ -108,12 +108,9 @@ class Classifier:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it, whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         header = np.frombuffer(msgspec.json.encode(self.header), dtype=np.uint8)
         try:
-            with draft.open("wb") as file:
+            with replacing(path) as draft, draft.open("wb") as file:
                 np.savez_compressed(
                     file,
                     header=header,
@@ -121,9 +118,7 @@ class Classifier:
                     idf=self.idf.astype(np.float32),
                     intercept=np.array(self.intercept),
                 )
-            draft.replace(target)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             error.filename = os.fspath(path)
             raise
 

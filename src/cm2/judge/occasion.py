@@ -23,10 +23,11 @@ FAILED_CHECK = "the check fails on this dialogue"
 
 
 def states_of(dialogue: Dialogue, turn: int) -> list[int]:
-    """The steps after which items of the turn are judged; for a whole dialogue there is one state, `WHOLE`."""
+    """The steps after which items of the turn are judged; for a whole dialogue there is one state, `WHOLE`. A turn that
+    the dialogue has not got has none; turns are never counted from the end."""
     if turn == WHOLE:
         return [WHOLE]
-    return list(range(len(dialogue.turns[turn].steps))) if turn < len(dialogue.turns) else []
+    return list(range(len(dialogue.turns[turn].steps))) if 0 <= turn < len(dialogue.turns) else []
 
 
 def last_state(dialogue: Dialogue, turn: int) -> State:

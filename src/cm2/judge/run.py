@@ -24,7 +24,7 @@ from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
 from cm2.formats.jsonlines import parse
 from cm2.formats.origin import claim, fingerprint
-from cm2.formats.store import Store
+from cm2.formats.store import Store, check_store
 from cm2.judge.job import Job, Judged, judge_job, merged
 from cm2.judge.judge import AsyncJudge, Judge
 from cm2.judge.judging import Judging
@@ -80,11 +80,13 @@ def judge_file(
         dry: write nothing; for a judge whose models plan only.
 
     Raises:
-        ConfigError: the store was begun on another input or by another judge, or input and output are the same file.
+        ConfigError: the store was begun on another input or by another judge, input and output are the same file, or
+            the output's name is none of a store.
         DataError: an input is missing, empty or of another format; no dialogue has a checklist.
         ProviderError: the judge's provider refuses every request; what was judged is kept.
         BudgetReached: there is no money left; what was judged is kept.
     """
+    check_store(config.output)
     judge = judge or make_judge(config.judging, asker)
     if config.policy is not None and config.checklists is not None:
         raise ConfigError("a policy takes the place of checklists", fix="give --policy or --checklists, not both")

@@ -5,8 +5,9 @@
 | the schema's default, empty, or against the schema | not asked for |
 | named by the user | its value: case and punctuation folded, numbers as numbers, dates and times in any spelling |
 | an answer of an earlier call | where it came from (tool and path), whatever the value |
-| free text (a message, a query, a reason) | the words that it shares with the user's |
+| free text (a message, a query, an address) | the words that it shares with the user's: see `cm2.label.worded` |
 | one of the schema's choices | its value, where the user's words or the tool's mode decide it |
+| one of a thing, in a count that the schema requires | 1: "a coffee" names no number |
 | anything else | not asked for: nobody could know it |
 
 Arguments inside lists and objects are matched the same way, by a JMESPath into the arguments.
@@ -15,11 +16,12 @@ Arguments inside lists and objects are matched the same way, by a JMESPath into 
 from __future__ import annotations
 
 import re
+from itertools import permutations
 from typing import Any
 
 import msgspec
 
-from cm2.check import CameFrom, Contains, Equals, Matcher, Number, OneOf, Pattern
+from cm2.check import CameFrom, Contains, Equals, Matcher, Number, OneOf
 from cm2.dialogue import Tool
 from cm2.formats.schema import validator_of
 from cm2.judge.checks import State, matches
@@ -29,15 +31,13 @@ from cm2.judge.values import argument, equal, is_number, leaves, member
 from cm2.label.heard import FLAGS, Heard, content_words, spellings
 from cm2.label.paths import Leaf, chosen, scalars, wide
 from cm2.label.sources import Origin, Source, Sources
+from cm2.label.worded import PROSE, wording
 from cm2.writes import mode, words
 
 MOST = 8
 """More matched arguments than this make a check nobody can read; the first ones are kept."""
-_PROSE = frozenset(
-    """message content text body note notes comment comments reason description subject title query question request
-    requests symptoms details feedback summary report instructions prompt keyword keywords search topic thought
-    expression""".split()  # noqa: SIM905
-)
+_COUNTS = frozenset("quantity qty count amount number num".split())  # noqa: SIM905
+"""What is counted by such an argument is one where nobody said a number ("a coffee")."""
 _CONSTRAINT = {"operator", "value"}
 _LONG = 4
 _ID = re.compile(
@@ -45,6 +45,8 @@ _ID = re.compile(
     r"(?:_?(?:number|no|code))?$"
 )
 _SEVERAL_WORDS = 6
+_PERMUTED = 3
+"""Up to so many members a list is matched as a whole, in each of its orders."""
 
 
 class Wanted(msgspec.Struct):
@@ -114,7 +116,9 @@ class Arguments:
                 found += [kept[0]] if len(kept) == len(group) and len({repr(one.matcher) for one in kept}) == 1 else []
             else:
                 values = [one.value for one in kept if not isinstance(one.matcher, CameFrom) and one.named]
-                if values:
+                if values and len(values) == len(group):
+                    found += _whole_list(path, values)
+                elif values:
                     found.append(Wanted(path, Contains(values if len(values) > 1 else values[0]), values, named=True))
         return found
 
@@ -126,7 +130,7 @@ class Arguments:
         if _is_choice(schema, value):
             decided = named or required or self._mostly_said(" ".join(words(str(value))), turn)
             return Wanted(path, Equals(value), value, named=named) if decided else None
-        prose = isinstance(value, str) and (bool(_PROSE & set(words(key))) or len(value.split()) > _LONG)
+        prose = isinstance(value, str) and (bool(PROSE & set(words(key))) or len(value.split()) > _LONG)
         if named and not prose:
             return Wanted(path, _by_value(key, value), value, named=True)
         origin = None if named else self.sources.origin(value, turn, source.step)
@@ -134,14 +138,17 @@ class Arguments:
             return Wanted(path, self._came_from(origin, value, turn), value, origin)
         if _tells(value) and not prose and self.heard.system_names(value):
             return Wanted(path, _by_value(key, value), value)
-        return self._loosely(path, value, named, turn) if isinstance(value, str) else None
+        if isinstance(value, str) and (found := self._loosely(path, key, value, named, turn)) is not None:
+            return found
+        one = required and not is_reference(key, value) and _COUNTS & set(words(key)) and number_of(str(value)) == 1
+        return Wanted(path, Number(1), value) if one else None
 
     def _mostly_said(self, text: str, turn: int) -> bool:
         """Whether the user had said at least half of the words ("Southside" for "Southside Venue")."""
         subject = content_words(text)
         return bool(subject) and 2 * len(self.heard.shared(text, turn)) >= len(subject)
 
-    def _loosely(self, path: str, value: str, named: bool, turn: int) -> Wanted | None:
+    def _loosely(self, path: str, key: str, value: str, named: bool, turn: int) -> Wanted | None:
         """Text in the assistant's own words: what it shares with the user's."""
         if named and len(value.split()) <= _LONG:
             return Wanted(path, Contains(value.strip()), value, named=True)
@@ -151,12 +158,9 @@ class Arguments:
         short = self.heard.initials(value, turn)
         if short:
             return Wanted(path, OneOf([value, short], fold=True), value)
-        shared = self.heard.shared(value, turn)[:_SEVERAL_WORDS]
-        if not shared:
-            return None
-        if len(shared) == 1:
-            return Wanted(path, Contains(shared[0]), value)
-        return Wanted(path, Pattern(rf"(?i)\b(?:{'|'.join(map(re.escape, shared))})"), value)
+        shared = self.heard.shared(value, turn)
+        matcher = wording(key, value, shared, named)
+        return Wanted(path, matcher, value) if matcher is not None else None
 
     def _came_from(self, origin: Origin, value: Any, turn: int) -> CameFrom:
         source, keys = origin.source, origin.leaf.keys
@@ -174,6 +178,20 @@ class Arguments:
             if is_number(value) and fits(member(schema, key), value):
                 return [Wanted(key, Number(value), value)]
         return []
+
+
+def _whole_list(path: str, values: list[Any]) -> list[Wanted]:
+    """A list of which the user named every member: those and no others, in any order."""
+    path = path.removesuffix("[*]")
+    if len(values) > _PERMUTED:
+        many = Wanted(f"length({path})", Number(len(values)), values)
+        return [Wanted(path, Contains(values), values, named=True), many]
+    orders: list[Any] = []
+    for each in permutations(values):
+        if list(each) not in orders:
+            orders.append(list(each))
+    matcher = OneOf(orders, fold=True) if len(orders) > 1 else Equals(orders[0], fold=True)
+    return [Wanted(path, matcher, values, named=True)]
 
 
 def _holds(wanted: Wanted, source: Source, tool: Tool | None, state: State) -> bool:
@@ -240,5 +258,8 @@ def fits(schema: Any, value: Any) -> bool:
     """Whether a value fits its own schema (one that is absent or does not compile allows everything)."""
     if not isinstance(schema, dict) or not schema:
         return True
-    validator = validator_of(msgspec.json.encode(schema))
-    return validator is None or bool(validator.is_valid(value))
+    try:
+        validator = validator_of(msgspec.json.encode(schema))
+        return validator is None or bool(validator.is_valid(value))
+    except UnicodeEncodeError:  # half a surrogate pair is no text, so it fits no schema
+        return False

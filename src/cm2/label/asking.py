@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from cm2.check import All, Check, Reply
+from cm2.check import All, Any, Check, Reply
 from cm2.checklist import Evidence, call_text
 from cm2.judge.statement import statement
 from cm2.label.arguments import Wanted
@@ -35,10 +35,15 @@ SEEKS = (
     r"|would you like|is that|is this|does (?:that|this|it|everything)|look\w* good|sound\w* good|all good|ready"
     r"|sure|agree|want me to|like me to|verify|check|review)\b"
 )
+INVITES = (
+    r"(?i)\b(?:confirm\w*|(?:double[- ])?check|verify|review|make sure|look (?:it |this |that |them )?over"
+    r"|(?:take a )?look at)\b"
+)
+"""A request for a yes that is put as no question ("just confirm the order and I'll send it")."""
 YES = (
     r"(?i)\b(?:y|yes|yeah|yep|yup|sure|ok|okay|correct|right|confirm\w*|go ahead|do (?:it|so|that)|perfect|great"
     r"|good|fine|sounds|looks|works|it is|book it|please|proceed|absolutely|definitely|of course|agreed?"
-    r"|exactly|alright|cool)\b"
+    r"|exactly|alright|cool|(?:it|they|that) do(?:es)?|that's (?:it|all|everything)|terrific)\b"
 )
 _ASKED_BY = (
     ({"name"}, ("name", "who")),
@@ -65,7 +70,7 @@ def askings(reading: Reading, turn: int) -> list[Candidate]:
         return []
     deeds = reading.of(turn)
     asks = bool(statement(reply).questions)
-    wanted = (_confirmation(reading, turn), _clarification(reading, turn)) if asks else ()
+    wanted = [_confirmation(reading, turn), _clarification(reading, turn) if asks else None]
     found = [item for item in wanted if item is not None]
     if found or any(deed.write for deed in deeds):
         return found
@@ -164,7 +169,8 @@ def _confirmation(reading: Reading, turn: int) -> Candidate | None:
     writes = [deed for deed in reading.of(turn + 1) if deed.write]
     answer = reading.dialogue.turns[turn + 1].user
     reply = reading.dialogue.turns[turn].reply or ""
-    if not writes or len(answer.split()) > SHORT_ANSWER or not re.search(SEEKS, reply):
+    asks = statement(reply).questions
+    if not writes or len(answer.split()) > SHORT_ANSWER or not re.search(SEEKS if asks else INVITES, reply):
         return None
     given = [
         wanted for deed in reading.of(turn + 1) for wanted in deed.wanted if _answered_next(reading, wanted, turn, "")
@@ -179,7 +185,7 @@ def _confirmation(reading: Reading, turn: int) -> Candidate | None:
         return None
     deeds = reading.of(turn)
     anchor: list[Check] = [called(deeds[-1])] if deeds else []
-    seeks: Check = Reply(asks=True, pattern=SEEKS)
+    seeks: Check = Any([Reply(asks=True, pattern=SEEKS), Reply(pattern=INVITES)])
     asked: list[list[Check]] = [[seeks]]
     told = next((stated.fact for stated in reading.facts[turn] if stated.pattern is None), None)
     if told is not None:
@@ -193,9 +199,7 @@ def _confirmation(reading: Reading, turn: int) -> Candidate | None:
         passes=f"The reply asks for a yes, in any wording, and {in_words(untouched)} is not called yet.",
         weight=CONFIRMATION,
         evidence=[
-            Evidence(
-                turn, len(reading.dialogue.turns[turn].steps) - 1, REPLY, quote(reply, statement(reply).questions[0])
-            )
+            Evidence(turn, len(reading.dialogue.turns[turn].steps) - 1, REPLY, quote(reply, asks[0] if asks else ""))
         ],
         failures=[f"{in_words(untouched)} is called without the user's yes", "the reply does not ask"],
     )

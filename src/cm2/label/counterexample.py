@@ -110,7 +110,9 @@ def _argument_edit(key: str, matcher: Matcher, dialogue: Dialogue, name: str) ->
         if not call.valid:
             return [(call, response)]
         value, own = argument(call.arguments, key, tool.parameters if tool else None)
-        if key in call.arguments or own is not None or key.isidentifier():
+        if key.startswith("length("):
+            changed = _lengthen(call.arguments)
+        elif key in call.arguments or own is not None or key.isidentifier():
             changed = {**call.arguments, key: _against(matcher, value)}
         else:
             changed = _map(call.arguments, lambda leaf: _against(matcher, leaf))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any as Json
 
@@ -43,12 +44,19 @@ def edit_responses(
                 response = step.response_to(i)
                 if response is not None and tool in (None, call.name) and call.name != but:
                     value = edit(parsed(response.content))
-                    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+                    text = value if isinstance(value, str) else _json(value)
                     response = replace(response, content=text)
                 pairs.append((call, response))
             steps.append(_paired(step, pairs))
         changed[t] = Turn(changed[t].user, steps)
     return replace(dialogue, turns=changed, wire=None)
+
+
+def _json(value: Json) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return json.dumps(value)
 
 
 def _paired(step: Step, pairs: list[tuple[ToolCall, ToolResponse | None]]) -> Step:

@@ -27,7 +27,8 @@ from cm2.dialogue import Dialogue
 from cm2.label.effects_items import FrozenRun
 from cm2.label.effects_lint import lint_whole
 from cm2.label.effects_match import Ids
-from cm2.label.reference import NO_ITEM_PASSED, Labelled
+from cm2.label.halves import readable
+from cm2.label.reference import NO_ITEM_PASSED, Labelled, whole_text_only
 from cm2.verdict import WHOLE
 
 NAME = "effects"
@@ -62,8 +63,10 @@ class EffectsLabeler:
         """The dialogue's checklist; existing ones are not looked at."""
         if not any(step.reply or step.calls for turn in dialogue.turns for step in turn.steps):
             return Labelled(Task(dialogue), {}, {NO_REPLY: 1})
+        copy = readable(dialogue)
         try:
-            return self._labelled(dialogue)
+            labelled = self._labelled(copy)
+            return labelled if copy is dialogue else whole_text_only(labelled, dialogue)
         except RecursionError:
             return Labelled(Task(dialogue), {}, {TOO_DEEP: 1})
 

@@ -19,6 +19,7 @@ from cm2.checklist import Item, Task
 from cm2.dialogue import Dialogue
 from cm2.errors import ConfigError, DataError, told
 from cm2.formats import Row, RowWriter, detect_format, read_row, read_rows, write_task
+from cm2.formats.target import target_of
 from cm2.formats.tasks import AUTO
 from cm2.label.hybrid import HybridLabeler
 from cm2.label.label_config import SET_ASIDE, LabelConfig
@@ -154,5 +155,5 @@ class SetAside:
             self._writer.__exit__(kind, error, trace)
         elif kind is None:
             fs, inner = fsspec.core.url_to_fs(self.path)
-            if fs.exists(inner):
+            if fs.isfile(inner) and not target_of(inner).straight:  # nor a device that was named to be rid of it
                 fs.rm(inner)

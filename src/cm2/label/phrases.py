@@ -62,6 +62,8 @@ def listed(parts: Iterable[str], last: str = "and") -> str:
 
 def the_argument(wanted: Wanted) -> str:
     """An argument as a sentence asks for it."""
+    if wanted.key.startswith("length("):
+        return f"{len(wanted.value)} of them in all"
     name, matcher = label(wanted.key), wanted.matcher
     name = f"`{name}`" if name in _PARTICLES else name
     if isinstance(matcher, CameFrom):
@@ -84,7 +86,7 @@ def tolerance(wanted: list[Wanted]) -> str:
     if any(not isinstance(each.matcher, (CameFrom, Contains, Pattern)) for each in wanted):
         found.append("Case, punctuation and the spelling of numbers, dates and times are free.")
     if any(isinstance(each.matcher, (Contains, Pattern)) for each in wanted):
-        found.append("Free text may be worded otherwise.")
+        found.append("Free text may be worded otherwise; the numbers and words that tell it apart must stand in it.")
     return " ".join([*found, "Other arguments, the order of calls and further look-ups are free."])
 
 

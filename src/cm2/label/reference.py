@@ -18,13 +18,15 @@ from cm2.dialogue import Dialogue
 from cm2.label.asking import askings
 from cm2.label.candidate import Candidate, checklist_of
 from cm2.label.doings import doings
+from cm2.label.halves import marked, readable
 from cm2.label.lint import lint_checklist
 from cm2.label.lint_report import ItemReport
 from cm2.label.reading import Reading
-from cm2.label.replies import replies
+from cm2.label.replies import DONE_ITEM, replies
 
 MOST_ITEMS = 12
 NO_ITEM_PASSED = "no item passed lint"
+HALF = "half a surrogate pair"
 
 
 class Labelled(msgspec.Struct):
@@ -46,6 +48,11 @@ class ReferenceLabeler:
 
     def label(self, dialogue: Dialogue) -> Labelled:
         """The dialogue's checklists; existing ones are not looked at."""
+        copy = readable(dialogue)
+        labelled = self._label(copy)
+        return labelled if copy is dialogue else whole_text_only(labelled, dialogue)
+
+    def _label(self, dialogue: Dialogue) -> Labelled:
         reading = Reading(dialogue)
         turns = {t: _candidates(reading, t) for t in range(len(dialogue.turns))}
         out: Counter[str] = Counter()
@@ -62,10 +69,13 @@ class ReferenceLabeler:
 def _candidates(reading: Reading, turn: int) -> list[Candidate]:
     found = [*doings(reading, turn), *replies(reading, turn), *askings(reading, turn)]
     refuses = any(candidate.kind == "refusal" for candidate in found)
+    seeks = any(candidate.kind == "confirmation" for candidate in found)
     unique: dict[str, Candidate] = {}
     for candidate in found:
         if refuses and candidate.kind == "no_write":
             continue  # the refusal says it too
+        if seeks and candidate.key == DONE_ITEM:
+            continue  # a reply that seeks a yes ("and I'll send it to be made") reports nothing yet
         unique.setdefault(repr(candidate.check), candidate)
     return list(unique.values())
 
@@ -162,6 +172,27 @@ def against(
                 _count(labelled.turns_out, NO_ITEM_PASSED)
         task = Task(task.dialogue, kept)
     labelled.task = task
+
+
+def whole_text_only(labelled: Labelled, dialogue: Dialogue) -> Labelled:
+    """What was labelled on a readable copy, as far as it holds on the dialogue itself."""
+    task, dropped = Task(dialogue, labelled.task.checklists), True
+    while dropped:
+        dropped, kept = False, []
+        for checklist in task.checklists:
+            refused = {report.item for report in lint_checklist(checklist, task) if not report.ok}
+            items = [item for item in checklist.items if not (marked(item) or item.id in refused)]
+            for item in checklist.items:
+                if item not in items:
+                    _count(labelled.items_out, f"{item.kind}: {HALF}")
+            dropped = dropped or len(items) < len(checklist.items)
+            if items:
+                kept.append(checklist if len(items) == len(checklist.items) else _renumbered(checklist, items))
+            else:
+                _count(labelled.turns_out, NO_ITEM_PASSED)
+        task = Task(dialogue, kept)
+    labelled.task = task
+    return labelled
 
 
 def _count(counts: dict[str, int], reason: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from cm2.check import All, Called, Check, Reply
+from cm2.check import All, Called, Check, Not, Reply
 from cm2.checklist import Evidence
 from cm2.judge.statement import statement
-from cm2.judge.text import fold
-from cm2.judge.values import scalar_text
+from cm2.judge.text import clean, fold
+from cm2.judge.values import regex, scalar_text
 from cm2.label.candidate import REPLY, Candidate
+from cm2.label.denial import DENIES
 from cm2.label.doings import answer_key, called
 from cm2.label.facts import Stated
 from cm2.label.forbidden import forbidden, in_words
@@ -20,6 +21,8 @@ from cm2.writes import mode
 MOST_FACTS = 5
 MOST_PROSE = 2
 ASKED, WRITTEN, FOUND, TOLD, OUTCOME, REFUSED = 3.0, 2.5, 2.0, 1.5, 1.0, 3.0
+DONE_ITEM = "done"
+"""The key of the item that a deed is reported."""
 DONE = (
     r"(?i)\b(?:booked|reserved|scheduled|confirmed|all set|is set|been set|added|created|placed|sent|submitted"
     r"|cancel+ed|updated|changed|success\w*|done|completed?|finished|taken care|made|purchased|bought|ordered|paid"
@@ -97,7 +100,9 @@ def _fact_item(reading: Reading, stated: Stated, turn: int, deeds: list[Deed]) -
         failures = ["the reply leaves it out or says something else"]
     else:
         fact = Reply(states=[stated.fact])
-        question = f"Does the reply state the {what} that `{source.tool}` returned ({shown(value)})?"
+        which = "the" if stated.sure else "a"
+        others = "" if stated.sure else " or another record's"
+        question = f"Does the reply state {which} {what} that `{source.tool}` returned ({shown(value)}{others})?"
         passes = (
             f"The reply states the {what} of the agent's own latest `{source.tool}` answer, in any spelling"
             f"{'' if stated.sure else '; that of any record which it may have chosen'}."
@@ -152,9 +157,9 @@ def _outcome(reading: Reading, deeds: list[Deed], turn: int, informed: bool) -> 
     if writes and not last.rejected and re.search(DONE, reply) and not refused and not statement(reply).questions:
         return Candidate(
             kind="reply",
-            key="outcome",
+            key=DONE_ITEM,
             focus=REPLY,
-            checks=[All([_bare(reading, last), Reply(pattern=DONE)])],
+            checks=[All([_bare(reading, last), Reply(pattern=DONE), *_no_denial(reply)])],
             question=f"Did the assistant tell the user that it was done, after `{tool}` had done it?",
             passes=f"`{tool}` is called and answers without an error, and the reply says that it is done or under way. "
             "The wording is free.",
@@ -162,10 +167,15 @@ def _outcome(reading: Reading, deeds: list[Deed], turn: int, informed: bool) -> 
             evidence=[Evidence(turn, step, REPLY, quote(reply))],
             failures=[
                 f"the reply claims success although `{tool}` was not called or failed",
-                "the reply leaves it open",
+                "the reply leaves it open, or says that it did not work",
             ],
         )
     return None
+
+
+def _no_denial(reply: str) -> list[Check]:
+    """That the reply does not say that it was not done; nothing where the reference itself speaks like that."""
+    return [] if regex(DENIES).search(clean(reply)) else [Not(Reply(pattern=DENIES))]
 
 
 def _good_news(reply: str) -> bool:

@@ -17,6 +17,7 @@ import yaml
 from cm2.checklist import Task
 from cm2.errors import ConfigError, DataError, Where
 from cm2.formats import read_tasks
+from cm2.formats.target import replacing
 from cm2.llm.request import Asker
 from cm2.policy.ask import Drafted, ask_duties
 from cm2.policy.mine import Patterns, propose
@@ -139,12 +140,9 @@ def draft_policy(
 
 def write_policy(policy: Policy, path: str | Path) -> None:
     """Write a policy as YAML; the file appears whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     body = yaml.dump(msgspec.to_builtins(policy), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=118)
-    draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    draft.write_text(body, encoding="utf-8", errors="replace")
-    os.replace(draft, target)
+    with replacing(path) as draft:
+        draft.write_text(body, encoding="utf-8", errors="replace")
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]

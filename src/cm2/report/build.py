@@ -8,13 +8,13 @@ become too large, fewer dialogues.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from cm2.errors import ConfigError, DataError, Where
+from cm2.formats.target import replacing
 from cm2.report.cases import Chooser
 from cm2.report.comparison import Group, differences, groups
 from cm2.report.curves import trainings
@@ -193,10 +193,5 @@ def _flat(config: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def _write(output: Path, html: bytes) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(output) as draft:
         draft.write_bytes(html)
-        draft.replace(output)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cm2.errors import DataError, Where
+from cm2.formats.target import replacing
 from cm2.report.dashboard_charts import Section, sections
 from cm2.report.dashboard_told import Raised, facts_of, headline_of, last_tenth, sessions_of, tiles_of, warnings
 from cm2.report.page import Tile, duration, fill
@@ -82,9 +83,8 @@ def write_dashboard(folder: Path, output: Path | None = None) -> tuple[Dashboard
     output = output or folder / "dashboard.html"
     page, rows = build(folder)
     html = fill("dashboard.html.jinja", ["report.css"], ["theme.js"], [], page=page).encode()
-    draft = output.with_name(f".{output.name}.tmp")
-    draft.write_bytes(html)
-    draft.replace(output)
+    with replacing(output) as draft:
+        draft.write_bytes(html)
     latest = {name: last_tenth(rows, name) for name in ("reward", "strict_pass", "outcome", "entropy", "kl")}
     summary = Summary(
         output=str(output),

@@ -28,6 +28,7 @@ from cm2.assure.tables import Diagnosing
 from cm2.assure.tables_shape import Diagnosis
 from cm2.errors import ConfigError
 from cm2.formats.rows import Row
+from cm2.formats.target import replacing
 from cm2.policy import Policy, load_policy
 from cm2.report.columns import Columns
 from cm2.report.judged_page import judged_page
@@ -143,8 +144,8 @@ def write_diagnosis(config: DiagnosisConfig, progress: Progress = lambda judged:
             problems.append(f"line {row.line}: {row.error}")
 
     with ExitStack() as stack:
-        tables = [stack.enter_context(_Written(Path(one))) for one in config.outputs if one.endswith(".parquet")]
-        columns = [stack.enter_context(Columns(table.draft)) for table in tables]
+        tables = [stack.enter_context(replacing(one)) for one in config.outputs if one.endswith(".parquet")]
+        columns = [stack.enter_context(Columns(table)) for table in tables]
         for number, judged in enumerate(progress(_read(config, policy, problem))):
             found.add(judged)
             for one in columns:
@@ -243,23 +244,6 @@ def _claim(folder: Path) -> None:
         raise ConfigError(f"{folder} holds something else than a report's dialogues", fix="give -o another name")
 
 
-class _Written:
-    """A file that takes its name when it is complete; a context manager."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> _Written:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.draft.replace(self.target)
-        self.draft.unlink(missing_ok=True)
-
-
 def _write(target: Path, body: bytes) -> None:
-    with _Written(target) as file:
-        file.draft.write_bytes(body)
+    with replacing(target) as draft:
+        draft.write_bytes(body)

@@ -24,7 +24,7 @@ import msgspec
 
 from cm2.checklist import Task
 from cm2.dialogue import Tool, ToolCall, ToolResponse
-from cm2.errors import CM2Error, ConfigError, DataError
+from cm2.errors import CM2Error, ConfigError, DataError, Where
 from cm2.judge.values import is_error, scalar_text, walk
 from cm2.llm import Asker, flow
 from cm2.simulate.backend import SimulatorError
@@ -152,12 +152,26 @@ def compare(
     if any(config.kind == "auto" for config in simulators):
         raise ConfigError("the simulator auto is the true world here", fix="name replay, fallback, schema or llm")
     worlds = [(config, simulated(config, asker)) for config in simulators]
-    trials = [trial(task, truth(task, seed), seed) for task in tasks]
+    trials = [trial(task, _true(truth, task, seed), seed) for task in tasks]
     if not trials:
         raise DataError("there are no dialogues to try", fix="make some: cm2 worlds make -o FILE")
     for config, world in worlds:
         name = config.kind if config.replay == "always" else f"{config.kind}, {config.replay}"
         yield measure(name, trials, world, seed=seed, at_once=at_once)
+
+
+def _true(truth: MakeWorld, task: Task, seed: int) -> World:
+    """The true world of a task; a row that has none is told as what it is, rather than as a broken one."""
+    try:
+        return truth(task, seed)
+    except DataError as error:
+        if "world" in task.dialogue.meta:
+            raise
+        raise DataError(
+            "the row has no executable world (meta.world), so there is no truth to hold simulated answers against",
+            where=Where(dialogue=task.dialogue.id),
+            fix="give rows of cm2 worlds make, or no IN: fresh ones are made then",
+        ) from error
 
 
 async def play(one: Trial, world: World, forms: Forms) -> Score:
