@@ -158,6 +158,8 @@ def test_folders_have_archives_too_and_hidden_files_are_none(tmp_path: Path) -> 
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.json").write_text('{"n": 3}')
     (tmp_path / ".hidden.jsonl").write_text('{"n": 9}\n')
+    (tmp_path / ".kept").mkdir()
+    (tmp_path / ".kept" / "c.jsonl").write_text('{"n": 9}\n')
     (tmp_path / "notes.txt").write_text("no log")
     assert sorted(record.value["n"] for record in read_records([str(tmp_path)])) == [2, 3]
 

@@ -77,9 +77,8 @@ def log_files(path: str) -> list[str]:
     if not fs.isdir(inner):
         return files_of(path)
     wanted = (*SUFFIXES, *ARCHIVES)
-    found = sorted(
-        name for name in fs.find(inner) if name.endswith(wanted) and not os.path.basename(name).startswith(".")
-    )
+    root = inner.rstrip("/")
+    found = sorted(name for name in fs.find(inner) if name.endswith(wanted) and "/." not in name[len(root) :])
     if not found:
         fix = f"expected files that end in {', '.join(wanted)}"
         raise DataError("is a folder without logs", where=Where(file=path), fix=fix)

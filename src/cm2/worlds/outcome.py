@@ -83,9 +83,11 @@ def outcome_of(rollout: Rollout) -> dict[str, Any]:
 
 
 def _engine(dialogue: Dialogue) -> Engine:
+    if "world" not in dialogue.meta:
+        raise _foreign(dialogue, "it names no world in meta.world")
     try:
         origin = msgspec.convert(dialogue.meta["world"], Origin)
-    except (KeyError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise _foreign(dialogue, f"meta.world does not read: {error}") from error
     engine = domain_named(origin.profile, origin.domain).engine(origin.seed)
     if digest(engine.tables()) != origin.state:
