@@ -391,6 +391,14 @@ def test_half_a_surrogate_pair_costs_no_more_than_the_items_about_it(steps, user
     msgspec.json.encode(labelled.task.checklists)
 
 
+def failing_where_it_was_cancelled(reply):
+    """The items that this reply fails after a call that cancelled a booking; the reference says that it did."""
+    ask = "Cancel my booking BB22."
+    cancelled = call("cancel_booking", {"ok": True}, code="BB22")
+    reference = checklist(talk((ask, [cancelled, say("It has been cancelled.")]), tools=TOOLS))
+    return failing(reference, talk((ask, [cancelled, say(reply)]), tools=TOOLS))
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -403,10 +411,7 @@ def test_half_a_surrogate_pair_costs_no_more_than_the_items_about_it(steps, user
     ],
 )
 def test_a_denial_reports_no_success(reply):
-    ask = "Cancel my booking BB22."
-    cancelled = call("cancel_booking", {"ok": True}, code="BB22")
-    reference = checklist(talk((ask, [cancelled, say("It has been cancelled.")]), tools=TOOLS))
-    assert failing(reference, talk((ask, [cancelled, say(reply)]), tools=TOOLS)) == {"reply"}
+    assert failing_where_it_was_cancelled(reply) == {"reply"}
 
 
 @pytest.mark.parametrize(
@@ -420,10 +425,7 @@ def test_a_denial_reports_no_success(reply):
     ],
 )
 def test_a_no_about_something_else_is_no_denial(reply):
-    ask = "Cancel my booking BB22."
-    cancelled = call("cancel_booking", {"ok": True}, code="BB22")
-    reference = checklist(talk((ask, [cancelled, say("It has been cancelled.")]), tools=TOOLS))
-    assert failing(reference, talk((ask, [cancelled, say(reply)]), tools=TOOLS)) == set()
+    assert failing_where_it_was_cancelled(reply) == set()
 
 
 def sent(ask: str, value, given=None, key: str = "to", required: bool = True) -> set[str]:

@@ -21,6 +21,7 @@ from cm2.formats.wire import named
 
 
 def calls_of(message: Message) -> list[Any]:
+    """The calls of an assistant message as they stand in it, the older `function_call` among them."""
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         return [calls]
@@ -28,6 +29,7 @@ def calls_of(message: Message) -> list[Any]:
 
 
 def system_text(unit: list[Message], places: list[Where] | None = None) -> str:
+    """The text of the system messages at the head of a dialogue."""
     return "\n\n".join(content_text(m.get("content"), where) for m, where in _placed(unit, places))
 
 

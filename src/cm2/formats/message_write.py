@@ -28,10 +28,12 @@ def write_system(system: str, style: Style) -> list[Message]:
 
 
 def write_turn(turn: Turn, style: Style) -> list[Message]:
+    """The canonical user message of a turn, without its steps."""
     return [_finish({"role": "user", "content": turn.user}, style)]
 
 
 def write_step(step: Step, style: Style) -> list[Message]:
+    """The canonical messages of a step: what the agent said and called, and the responses of the tools."""
     messages: list[Message] = []
     if step.calls or step.reply is not None or step.thinking is not None or not step.responses:
         message: Message = {"role": "assistant", "content": step.reply}
