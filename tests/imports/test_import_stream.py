@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cm2.errors import DataError
+from cm2.formats import RowWriter
 from cm2.imports import documents
 from cm2.imports.documents import expand, read_values
 from cm2.imports.stream import read_file, read_records
@@ -194,3 +195,13 @@ def test_parquet_values_are_json(tmp_path: Path) -> None:
         "inner": {"b": [1.5]},
     }
     json.dumps(value)
+
+
+def test_a_row_that_parquet_keeps_as_its_text_is_told_with_it(tmp_path: Path) -> None:
+    line = b'{"n": ' + b"7" * 5000 + b"}"
+    with RowWriter(tmp_path / "log.parquet") as writer:
+        writer.write({"n": 1})
+        writer.write_text(line)
+    good, bad = read_records([str(tmp_path / "log.parquet")])
+    assert good.value == {"n": 1} and good.error is None
+    assert bad.line == 2 and bad.value is None and bad.raw == line.decode() and "not JSON" in (bad.error or "")

@@ -177,6 +177,10 @@ def _parquet(handle: IO[bytes], file: str) -> Iterator[Record]:
             for row in _timeless(batch).to_pylist():
                 number += 1
                 plain = {key: _plain(one) for key, one in row.items() if one is not None}
+                rest = plain.get("_rest")
+                if "_rest" in marked and isinstance(rest, str) and (error := parse(rest.encode())[1]) is not None:
+                    yield Record(file, line=number, error=error, raw=rest)  # a row that is kept as its text
+                    continue
                 plain |= {
                     key: parse(one.encode())[0] for key, one in plain.items() if key in marked and isinstance(one, str)
                 }
